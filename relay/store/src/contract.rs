@@ -1,0 +1,100 @@
+//! What every store promises, and the records that it keeps.
+
+use bytes::Bytes;
+use millstream_proto::v1;
+
+/// Everything that a store keeps of one stream except its lines.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StreamRecord {
+    /// From 1, given by the relay in order of appearance, never used again.
+    pub stream_id: u64,
+    pub agent_id: String,
+    /// Name of the source in the agent's configuration.
+    pub source: String,
+    /// Path or run id.
+    pub instance: String,
+    /// All labels, built-in ones included.
+    pub labels: std::collections::BTreeMap<String, String>,
+    pub created_unix_us: i64,
+    /// Oldest stored line.
+    pub first_sequence: u64,
+    /// Sequence that the next line gets.
+    pub next_sequence: u64,
+    /// Uncompressed text of all lines ever appended, in bytes, terminators included.
+    pub text_bytes: u64,
+    /// Capture time of the newest line, 0 without one.
+    pub last_line_unix_us: i64,
+    /// The source's checkpoint that was stored with the last block that had one.
+    pub checkpoint: Bytes,
+    pub run: Option<v1::Run>,
+    pub end: Option<v1::StreamEnd>,
+}
+
+/// Lines for one stream, with what changes in its record.
+#[derive(Clone, Debug)]
+pub struct AppendOp {
+    pub stream_id: u64,
+    /// Begins exactly at the stream's `next_sequence`; validated by the caller.
+    pub block: v1::Block,
+    /// Empty: keep the stored one.
+    pub checkpoint: Bytes,
+    /// Capture time of the block's last line.
+    pub last_line_unix_us: i64,
+}
+
+/// One change of a commit.
+#[derive(Clone, Debug)]
+pub enum WriteOp {
+    /// Creates the stream or replaces its record (labels, run, end); lines are not touched.
+    PutStream(StreamRecord),
+    Append(AppendOp),
+    PutAgent(v1::Agent),
+}
+
+/// The home of all lines. Implementations are safe to share between threads; one thread writes at a
+/// time, any number read.
+pub trait LogStore: Send + Sync + std::fmt::Debug + 'static {
+    /// Identity of this store, made when it was created; part of every cursor.
+    fn store_id(&self) -> &str;
+
+    /// Every stream, by id. Called once, at start.
+    fn load_streams(&self) -> Result<Vec<StreamRecord>, StoreError>;
+
+    /// Every agent that was ever put.
+    fn load_agents(&self) -> Result<Vec<v1::Agent>, StoreError>;
+
+    /// Applies all operations, in order, or none. On return readers see them and they survive a crash of
+    /// this process; they survive a crash of the machine only after [`LogStore::sync`].
+    fn commit(&self, ops: Vec<WriteOp>) -> Result<(), StoreError>;
+
+    /// Makes every commit that returned before durable (fsync).
+    fn sync(&self) -> Result<(), StoreError>;
+
+    /// Blocks in order, beginning with the one that holds line `from` (which may start earlier) or, when
+    /// that line is not stored any more, with the oldest after it. Stops before `max_bytes` of encoded
+    /// blocks are exceeded, but returns at least one block when there is one. Empty at the head.
+    fn read_blocks(&self, stream_id: u64, from: u64, max_bytes: usize) -> Result<Vec<v1::Block>, StoreError>;
+
+    /// Sequence of the first line that was captured at or after the time (capture times of a stream are
+    /// taken as ascending), or the stream's next sequence when there is none.
+    fn seek_time(&self, stream_id: u64, unix_us: i64) -> Result<u64, StoreError>;
+
+    /// Background work, a bounded piece at a time (some tens of milliseconds): settles small blocks into
+    /// large compressed ones. True: there is more to do now. Called from a thread of its own, beside
+    /// commits and reads, which it must not disturb.
+    fn maintain(&self) -> Result<bool, StoreError>;
+
+    /// Bytes on disk, for metrics.
+    fn disk_bytes(&self) -> u64;
+}
+
+/// Why the store could not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("data directory {path}: {cause}; {cure}")]
+    Directory { path: String, cause: String, cure: String },
+    #[error("store: {what}: {cause}")]
+    Engine { what: String, cause: String },
+    #[error("store: {place} is damaged: {cause}")]
+    Damaged { place: String, cause: String },
+}
