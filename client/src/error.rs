@@ -1,0 +1,89 @@
+//! What can go wrong, in words that name the thing, the place and the cure.
+
+use millstream_proto::block::BlockError;
+use tonic::{Code, Status};
+
+/// Why a call or a subscription failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    #[error("`{address}` is not the address of a relay: {cure}")]
+    BadAddress { address: String, cure: String },
+    #[error("the token cannot be sent: it must be printable ASCII without spaces")]
+    BadToken,
+    #[error("cannot reach the relay at {address}: {reason}; is millstream-relay running there?")]
+    Unreachable { address: String, reason: String },
+    /// The relay does not have it (yet).
+    #[error("the relay at {address} does not offer {what} yet (UNIMPLEMENTED)")]
+    Unimplemented { address: String, what: &'static str },
+    /// A selector, filter or option that the relay does not accept.
+    #[error("the relay refused the request: {message}")]
+    BadRequest { message: String },
+    #[error("not found: {message}")]
+    NotFound { message: String },
+    /// The place to resume from belongs to another store, so that it cannot be exact.
+    #[error("cannot resume: {message}; start again from the beginning, a time or the last lines")]
+    CursorOfAnotherStore { message: String },
+    #[error("not allowed: {message}; give a token that may do this (--token or MILLSTREAM_TOKEN)")]
+    NotAllowed { message: String },
+    #[error("{what} failed: {message} ({code:?})")]
+    Call { what: &'static str, code: Code, message: String },
+    /// Lines are missing although the relay announced no gap. Nothing is delivered after it.
+    #[error(
+        "stream {stream_id}: lines {expected_sequence} to {got_sequence} (exclusive) were not delivered and \
+         no gap was announced; subscribe again from sequence {expected_sequence}"
+    )]
+    MissingLines { stream_id: u64, expected_sequence: u64, got_sequence: u64 },
+    #[error("stream {stream_id}: the relay sent a block that cannot be read: {source}")]
+    BadBlock { stream_id: u64, source: BlockError },
+    #[error("the relay broke the protocol: {message}")]
+    Protocol { message: String },
+}
+
+impl Error {
+    /// Turns the status of a call that is over into an error; `what` names the call for people.
+    pub(crate) fn from_status(status: &Status, what: &'static str, address: &str) -> Self {
+        let message = status.message().to_owned();
+        match status.code() {
+            Code::InvalidArgument => Self::BadRequest { message },
+            Code::NotFound => Self::NotFound { message },
+            Code::Unauthenticated | Code::PermissionDenied => Self::NotAllowed { message },
+            Code::Unimplemented => Self::Unimplemented { address: address.to_owned(), what },
+            Code::Unavailable => {
+                Self::Unreachable { address: address.to_owned(), reason: describe(status) }
+            }
+            code => Self::Call { what, code, message: describe(status) },
+        }
+    }
+}
+
+/// Whether the same call may succeed on a new connection.
+pub(crate) fn is_transient(status: &Status) -> bool {
+    match status.code() {
+        Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Aborted | Code::DeadlineExceeded => true,
+        // What the transport itself reports carries its cause; a relay's own INTERNAL does not.
+        Code::Internal => std::error::Error::source(status).is_some() || status.message().contains("h2"),
+        _ => false,
+    }
+}
+
+/// The status in words: its message, or the innermost cause when the transport made it.
+pub(crate) fn describe(status: &Status) -> String {
+    let cause = root_cause(status);
+    match (cause, status.message()) {
+        (Some(cause), "") => cause,
+        (Some(cause), message) if message.contains(&cause) => message.to_owned(),
+        (Some(cause), message) => format!("{message}: {cause}"),
+        (None, "") => status.code().description().to_owned(),
+        (None, message) => message.to_owned(),
+    }
+}
+
+/// The innermost cause of an error in words.
+pub(crate) fn root_cause(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let mut cause = error.source()?;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    Some(cause.to_string())
+}
