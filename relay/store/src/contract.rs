@@ -45,7 +45,9 @@ pub struct AppendOp {
 /// One change of a commit.
 #[derive(Clone, Debug)]
 pub enum WriteOp {
-    /// Creates the stream or replaces its record (labels, run, end); lines are not touched.
+    /// Creates the stream, or replaces its labels, run and end. What follows from its lines (sequences,
+    /// text_bytes, last_line_unix_us, checkpoint) is taken from the record only at creation; afterwards
+    /// appends alone change it, and the values here are ignored (they may be older than what is stored).
     PutStream(StreamRecord),
     Append(AppendOp),
     PutAgent(v1::Agent),
@@ -92,7 +94,11 @@ pub trait LogStore: Send + Sync + std::fmt::Debug + 'static {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("data directory {path}: {cause}; {cure}")]
-    Directory { path: String, cause: String, cure: String },
+    Directory {
+        path: String,
+        cause: String,
+        cure: String,
+    },
     #[error("store: {what}: {cause}")]
     Engine { what: String, cause: String },
     #[error("store: {place} is damaged: {cause}")]
