@@ -2,6 +2,7 @@
 //! everything when it is dropped.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 use millstream_proto::block::OpenBlock;
@@ -11,9 +12,22 @@ use prost::Message as _;
 use crate::{AppendOp, LogStore, StoreError, StreamRecord, WriteOp};
 
 /// A [`LogStore`] that is gone with the process.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct MemoryStore {
+    /// Differs between the stores of one process.
+    store_id: String,
     content: RwLock<Content>,
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let store_id = format!("memory-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        Self {
+            store_id,
+            content: RwLock::default(),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -106,7 +120,7 @@ impl Content {
 
 impl LogStore for MemoryStore {
     fn store_id(&self) -> &str {
-        "memory"
+        &self.store_id
     }
 
     fn load_streams(&self) -> Result<Vec<StreamRecord>, StoreError> {

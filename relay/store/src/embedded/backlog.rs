@@ -134,7 +134,8 @@ impl Backlog {
         unsettled.from = rest.from;
         unsettled.text_bytes += rest.text_bytes;
         unsettled.blocks += rest.blocks;
-        if rest.is_unfinished || (unsettled.text_bytes >= self.settle_text_bytes && !task.to_the_end) {
+        let is_due = unsettled.text_bytes >= self.settle_text_bytes && unsettled.blocks > 1;
+        if rest.is_unfinished || (is_due && !task.to_the_end) {
             unsettled.make_ready(task.stream_id, &mut self.ready);
         } else if !unsettled.is_ready && (unsettled.blocks == 0 || task.has_ended) {
             self.streams.remove(&task.stream_id);

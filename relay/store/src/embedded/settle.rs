@@ -36,7 +36,12 @@ const STREAMS_PER_SCAN: usize = 256;
 /// times as large as they are together: a quiet stream's lines are rewritten a few times, not for ever.
 const MAX_REWRITE_RATIO: u64 = 4;
 
-type Found = (BlockKey, BlockIndex);
+/// A small block that was found to be sound; its text is unpacked.
+struct Small {
+    key: BlockKey,
+    index: BlockIndex,
+    open: OpenBlock,
+}
 
 /// The settler of one store.
 #[derive(Debug)]
@@ -102,7 +107,7 @@ impl Settler {
             let compressor = work
                 .compressor
                 .get_or_insert_with(|| Compressor::new(self.options.compression_level));
-            let (rest, result) = match settle(engine, compressor, task) {
+            let (rest, result) = match settle(engine, compressor, self.options.settle_text_bytes, task) {
                 Ok(rest) => (rest, Ok(())),
                 Err(Failure { go_on_at, error }) => {
                     let rest = Rest {
@@ -165,25 +170,31 @@ impl From<StoreError> for Failure {
 /// A run of small blocks, in order and without a gap.
 #[derive(Default)]
 struct Run {
-    blocks: Vec<Found>,
+    blocks: Vec<Small>,
     text_bytes: u64,
-    /// More small blocks may come; otherwise it is full or a large block follows.
+    /// It reaches the head, so more small blocks may come; otherwise it is full, or what follows is large
+    /// or damaged.
     is_open: bool,
     /// First sequence after the run and the large blocks before it.
     next_sequence: u64,
-    is_unfinished: bool,
 }
 
-/// Settles the first run of the stream's unsettled blocks.
-fn settle(engine: &Engine, compressor: &mut Compressor, task: Task) -> Result<Rest, Failure> {
+/// Settles the first run of the stream's unsettled blocks, unless it may still grow.
+fn settle(
+    engine: &Engine,
+    compressor: &mut Compressor,
+    settle_text_bytes: u64,
+    task: Task,
+) -> Result<Rest, Failure> {
     let view = View::new(engine);
     let mut run = find_run(&view, task)?;
-    if run.is_open && !task.to_the_end {
+    let begin = run
+        .blocks
+        .first()
+        .map_or(run.next_sequence, |small| small.key.first_sequence);
+    if run.is_open && !task.to_the_end && run.text_bytes < settle_text_bytes {
         return Ok(Rest {
-            from: run
-                .blocks
-                .first()
-                .map_or(run.next_sequence, |(key, _)| key.first_sequence),
+            from: begin,
             text_bytes: run.text_bytes,
             blocks: run.blocks.len() as u64,
             is_unfinished: false,
@@ -191,7 +202,7 @@ fn settle(engine: &Engine, compressor: &mut Compressor, task: Task) -> Result<Re
     }
     let done = Rest {
         from: run.next_sequence,
-        is_unfinished: run.is_unfinished || (!run.is_open && !run.blocks.is_empty()),
+        is_unfinished: !run.is_open,
         ..Rest::default()
     };
     if run.blocks.is_empty() {
@@ -201,25 +212,26 @@ fn settle(engine: &Engine, compressor: &mut Compressor, task: Task) -> Result<Re
         return Ok(done);
     }
     extend_backwards(&view, &mut run, task)?;
-    if let [(key, index)] = &run.blocks[..]
+    if let [Small { index, .. }] = &run.blocks[..]
         && (index.is_compressed || index.text_bytes < SMALL_TEXT_BYTES)
     {
         // Alone it would not get better; it waits for company, unless more cannot come.
         let waits = run.is_open && !task.has_ended;
         return Ok(Rest {
-            from: if waits { key.first_sequence } else { done.from },
-            text_bytes: if waits { u64::from(index.text_bytes) } else { 0 },
+            from: if waits { begin } else { done.from },
+            text_bytes: if waits { run.text_bytes } else { 0 },
             blocks: u64::from(waits),
-            is_unfinished: done.is_unfinished,
+            ..done
         });
     }
-    let merged = merge(&view, compressor, &run)?;
+    let merged = merge(compressor, &run)?;
     replace(engine, task.stream_id, &run, &merged)?;
     Ok(done)
 }
 
-/// Passes over large blocks and collects the small ones that follow, up to a block full of text.
-fn find_run(view: &View<'_>, task: Task) -> Result<Run, StoreError> {
+/// Passes over large blocks and collects the small ones that follow, up to a block full of text. A
+/// damaged block ends the run before it; at the run's beginning it is an error, and passed over.
+fn find_run(view: &View<'_>, task: Task) -> Result<Run, Failure> {
     let mut run = Run {
         is_open: true,
         next_sequence: task.from,
@@ -228,25 +240,39 @@ fn find_run(view: &View<'_>, task: Task) -> Result<Run, StoreError> {
     for (skipped, found) in view.blocks(task.stream_id, task.from..=u64::MAX).enumerate() {
         let (key, index) = found?;
         let is_unsettled = index.text_bytes < SMALL_TEXT_BYTES || !(index.is_compressed || index.is_settled);
-        let is_full = run.text_bytes + u64::from(index.text_bytes) > MAX_BLOCK_TEXT_BYTES as u64
-            || run.blocks.len() == MAX_RUN_BLOCKS;
         if run.blocks.is_empty() {
             if !is_unsettled {
                 run.next_sequence = index.next_sequence;
                 if skipped >= MAX_SKIPPED_BLOCKS {
                     run.is_open = false;
-                    run.is_unfinished = true;
                     break;
                 }
                 continue;
             }
-        } else if !is_unsettled || is_full || key.first_sequence != run.next_sequence {
+        } else if !is_unsettled
+            || run.text_bytes + u64::from(index.text_bytes) > MAX_BLOCK_TEXT_BYTES as u64
+            || run.blocks.len() == MAX_RUN_BLOCKS
+            || key.first_sequence != run.next_sequence
+        {
             run.is_open = false;
             break;
         }
-        run.text_bytes += u64::from(index.text_bytes);
-        run.next_sequence = index.next_sequence;
-        run.blocks.push((key, index));
+        let next_sequence = index.next_sequence;
+        match open(view, key, index) {
+            Ok(small) => {
+                run.text_bytes += u64::from(small.index.text_bytes);
+                run.next_sequence = next_sequence;
+                run.blocks.push(small);
+            }
+            Err(StoreError::Damaged { .. }) if !run.blocks.is_empty() => {
+                run.is_open = false;
+                break;
+            }
+            Err(error) => {
+                let go_on_at = matches!(error, StoreError::Damaged { .. }).then_some(next_sequence);
+                return Err(Failure { go_on_at, error });
+            }
+        }
     }
     Ok(run)
 }
@@ -254,10 +280,10 @@ fn find_run(view: &View<'_>, task: Task) -> Result<Run, StoreError> {
 /// Takes in settled blocks before the run that are still small, so that a quiet stream does not end up as
 /// a row of small settled blocks.
 fn extend_backwards(view: &View<'_>, run: &mut Run, task: Task) -> Result<(), StoreError> {
-    let Some((first, _)) = run.blocks.first() else {
+    let Some(first) = run.blocks.first() else {
         return Ok(());
     };
-    let mut first_sequence = first.first_sequence;
+    let mut first_sequence = first.key.first_sequence;
     let mut earlier = Vec::new();
     while let Some(before) = first_sequence.checked_sub(1) {
         let Some((key, index)) = view.block_at(task.stream_id, before)? else {
@@ -273,38 +299,41 @@ fn extend_backwards(view: &View<'_>, run: &mut Run, task: Task) -> Result<(), St
         {
             break;
         }
+        match open(view, key, index) {
+            Ok(small) => earlier.push(small),
+            // It was reported when it was passed over.
+            Err(StoreError::Damaged { .. }) => break,
+            Err(error) => return Err(error),
+        }
         run.text_bytes += text_bytes;
         first_sequence = key.first_sequence;
-        earlier.push((key, index));
     }
     earlier.reverse();
     run.blocks.splice(..0, earlier);
     Ok(())
 }
 
+fn open(view: &View<'_>, key: BlockKey, index: BlockIndex) -> Result<Small, StoreError> {
+    let damage = |cause: String| StoreError::Damaged {
+        place: place(key, &index),
+        cause,
+    };
+    let block = view.load(key, &index)?;
+    let open = OpenBlock::open(&block).map_err(|error| damage(error.to_string()))?;
+    if open.first_sequence() != key.first_sequence || open.next_sequence() != index.next_sequence {
+        return Err(damage("it holds other lines than the index says".to_owned()));
+    }
+    Ok(Small { key, index, open })
+}
+
 /// The lines of all blocks of the run as few compressed blocks, with the time of each one's last line.
-fn merge(view: &View<'_>, compressor: &mut Compressor, run: &Run) -> Result<Vec<(v1::Block, i64)>, Failure> {
+fn merge(compressor: &mut Compressor, run: &Run) -> Result<Vec<(v1::Block, i64)>, StoreError> {
     let mut merged = Vec::new();
     let mut builder = BlockBuilder::new();
-    let mut first_sequence = run.blocks.first().map_or(0, |(key, _)| key.first_sequence);
+    let mut first_sequence = run.blocks.first().map_or(0, |small| small.key.first_sequence);
     let mut last_time_unix_us = 0;
-    for (key, index) in &run.blocks {
-        let damage = |cause: String| Failure {
-            go_on_at: Some(index.next_sequence),
-            error: StoreError::Damaged {
-                place: place(*key, index),
-                cause,
-            },
-        };
-        let block = view.load(*key, index).map_err(|error| Failure {
-            go_on_at: matches!(error, StoreError::Damaged { .. }).then_some(index.next_sequence),
-            error,
-        })?;
-        let open = OpenBlock::open(&block).map_err(|error| damage(error.to_string()))?;
-        if open.first_sequence() != key.first_sequence || open.next_sequence() != index.next_sequence {
-            return Err(damage("it holds other lines than the index says".to_owned()));
-        }
-        for line in open.lines() {
+    for small in &run.blocks {
+        for line in small.open.lines() {
             if !builder.push_line(line.text, line.time_unix_us, line.channel, line.partial) {
                 // The columns are full before the text is.
                 if let Some(block) = builder.finish(first_sequence) {
@@ -312,10 +341,10 @@ fn merge(view: &View<'_>, compressor: &mut Compressor, run: &Run) -> Result<Vec<
                 }
                 first_sequence = line.sequence;
                 if !builder.push_line(line.text, line.time_unix_us, line.channel, line.partial) {
-                    return Err(damage(format!(
-                        "line {} does not fit into a block",
-                        line.sequence
-                    )));
+                    return Err(StoreError::Damaged {
+                        place: place(small.key, &small.index),
+                        cause: format!("line {} does not fit into a block", line.sequence),
+                    });
                 }
             }
             last_time_unix_us = line.time_unix_us;
@@ -340,7 +369,7 @@ fn replace(
         let index = put_block(engine, &mut batch, stream_id, block, *last_time_unix_us, true)?;
         written.push((block.first_sequence, index.inline.is_some()));
     }
-    for (key, index) in &run.blocks {
+    for Small { key, index, .. } in &run.blocks {
         // A batch must not hold a key twice: what was written over is not removed as well.
         let same_place = written
             .iter()

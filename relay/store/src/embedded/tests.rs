@@ -69,3 +69,233 @@ fn it_keeps_the_contract_when_everything_settles_at_once() {
         ..EmbeddedOptions::default()
     });
 }
+
+#[test]
+fn small_blocks_of_a_busy_stream_settle_into_few_large_compressed_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    store.commit(vec![WriteOp::PutStream(stream(1))]).unwrap();
+    let mut head = 0;
+    while head < 60_000 {
+        store.commit(vec![WriteOp::Append(append(1, head, 50))]).unwrap();
+        head += 50;
+    }
+    settle(&store);
+    check_lines(&store, 1, 0, head, 1 << 20);
+    let blocks = store.read_blocks(1, 0, usize::MAX).unwrap();
+    assert!(blocks[0].text_bytes > 512 << 10, "{} bytes", blocks[0].text_bytes);
+    assert_eq!(blocks[0].codec, i32::from(v1::Codec::Zstd));
+    let unsettled: u32 = blocks[2..].iter().map(|block| block.text_bytes).sum();
+    assert!(
+        unsettled < 1 << 20,
+        "{unsettled} bytes in {} blocks",
+        blocks.len()
+    );
+}
+
+#[test]
+fn a_stream_at_its_head_is_left_alone_until_it_is_idle() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Seconds::default();
+    let store = EmbeddedStore::open(dir.path(), clock.options()).unwrap();
+    store.commit(vec![WriteOp::PutStream(stream(1))]).unwrap();
+    for head in 0..20 {
+        store.commit(vec![WriteOp::Append(append(1, head, 1))]).unwrap();
+    }
+    clock.advance(29);
+    settle(&store);
+    assert_eq!(block_count(&store, 1), 20);
+    clock.advance(1);
+    settle(&store);
+    assert_eq!(block_count(&store, 1), 1);
+    check_lines(&store, 1, 0, 20, 1000);
+}
+
+#[test]
+fn an_ended_stream_settles_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let ended = StreamRecord {
+        end: Some(v1::StreamEnd::default()),
+        ..stream(1)
+    };
+    let appends = (0..20).map(|head| WriteOp::Append(append(1, head, 1)));
+    let ops = [WriteOp::PutStream(stream(1))]
+        .into_iter()
+        .chain(appends)
+        .chain([WriteOp::PutStream(ended)]);
+    store.commit(ops.collect()).unwrap();
+    settle(&store);
+    assert_eq!(block_count(&store, 1), 1);
+    check_lines(&store, 1, 0, 20, 1000);
+}
+
+#[test]
+fn a_quiet_stream_does_not_end_up_as_a_row_of_small_settled_blocks() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Seconds::default();
+    let store = EmbeddedStore::open(dir.path(), clock.options()).unwrap();
+    store.commit(vec![WriteOp::PutStream(stream(1))]).unwrap();
+    for head in 0..200 {
+        store.commit(vec![WriteOp::Append(append(1, head, 1))]).unwrap();
+        clock.advance(31);
+        settle(&store);
+    }
+    let blocks = block_count(&store, 1);
+    assert!(blocks < 12, "{blocks} blocks");
+    check_lines(&store, 1, 0, 200, 1000);
+}
+
+#[test]
+fn what_an_earlier_process_left_unsettled_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    for id in 1..=700 {
+        let ops = [WriteOp::PutStream(stream(id))]
+            .into_iter()
+            .chain((0..3).map(|head| WriteOp::Append(append(id, head, 1))));
+        store.commit(ops.collect()).unwrap();
+    }
+    drop(store);
+    let clock = Seconds::default();
+    let store = EmbeddedStore::open(dir.path(), clock.options()).unwrap();
+    settle(&store);
+    assert_eq!(block_count(&store, 700), 3);
+    clock.advance(30);
+    settle(&store);
+    for id in 1..=700 {
+        assert_eq!(block_count(&store, id), 1, "stream {id}");
+        check_lines(&store, id, 0, 3, 1000);
+    }
+}
+
+#[test]
+fn a_damaged_block_is_named_and_does_not_stop_the_others_from_settling() {
+    use super::kv::block_index::{BlockKey, ser_key};
+    let dir = tempfile::tempdir().unwrap();
+    let store = EmbeddedStore::open(
+        dir.path(),
+        EmbeddedOptions {
+            settle_idle: Duration::ZERO,
+            ..EmbeddedOptions::default()
+        },
+    )
+    .unwrap();
+    store.commit(vec![WriteOp::PutStream(stream(1))]).unwrap();
+    for block in 0..9 {
+        store
+            .commit(vec![WriteOp::Append(append(1, block * 10, 10))])
+            .unwrap();
+    }
+    let key = ser_key(BlockKey {
+        stream_id: 1,
+        first_sequence: 40,
+    });
+    let mut value = store.engine.block_index.get(key).unwrap().unwrap().to_vec();
+    *value.last_mut().unwrap() ^= 1;
+    store.engine.block_index.insert(key, value).unwrap();
+
+    let error = store.read_blocks(1, 45, 1000).unwrap_err();
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+    assert!(error.to_string().contains("stream 1, lines 40 to 49"), "{error}");
+    let mut failures = 0;
+    loop {
+        match store.maintain() {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(error) => {
+                assert!(error.to_string().contains("lines 40 to 49"), "{error}");
+                failures += 1;
+                assert!(failures < 3, "it must not try for ever");
+            }
+        }
+    }
+    let after = store.read_blocks(1, 50, usize::MAX).unwrap();
+    assert_eq!(after.len(), 1);
+    let before = store.read_blocks(1, 0, 1).unwrap();
+    assert_eq!(before[0].first_sequence, 0);
+}
+
+#[test]
+fn a_store_has_the_same_id_for_ever_and_no_other_store_has_it() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let id = open(one.path()).store_id().to_owned();
+    assert_eq!(id.len(), 32);
+    assert_eq!(open(one.path()).store_id(), id);
+    assert_ne!(open(two.path()).store_id(), id);
+}
+
+fn refusal(dir: &Path) -> String {
+    let error = EmbeddedStore::open(dir, EmbeddedOptions::default()).unwrap_err();
+    assert!(matches!(error, StoreError::Directory { .. }), "{error}");
+    let message = error.to_string();
+    assert!(message.contains(&dir.display().to_string()), "{message}");
+    assert!(message.contains("--data-dir"), "{message}");
+    message
+}
+
+#[test]
+fn a_directory_in_use_is_refused_and_the_holder_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let message = refusal(dir.path());
+    assert!(message.contains("in use by another relay"), "{message}");
+    assert!(
+        message.contains(&format!("process {}", std::process::id())),
+        "{message}"
+    );
+    drop(store);
+    open(dir.path());
+}
+
+#[test]
+fn a_file_in_the_place_of_the_directory_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "x").unwrap();
+    assert!(refusal(&file).contains("a file"));
+    assert!(refusal(&file.join("data")).contains("a file"));
+}
+
+#[test]
+fn a_directory_without_the_right_to_write_is_refused() {
+    use std::os::unix::fs::PermissionsExt as _;
+    if rustix::process::geteuid().is_root() {
+        return; // Root may write everywhere.
+    }
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o500)).unwrap();
+    assert!(refusal(dir.path()).contains("the right to write"));
+    assert!(refusal(&dir.path().join("data")).contains("cannot be created"));
+}
+
+#[test]
+fn a_store_of_a_newer_relay_is_refused_and_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()));
+    let newer = "format = 2\nstore_id = 00ff\n";
+    std::fs::write(dir.path().join("store.format"), newer).unwrap();
+    let message = refusal(dir.path());
+    assert!(message.contains("format version 2"), "{message}");
+    let kept = std::fs::read_to_string(dir.path().join("store.format")).unwrap();
+    assert_eq!(kept, newer);
+}
+
+#[test]
+fn an_interrupted_creation_is_done_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let unfinished = dir.path().join("engine.new");
+    std::fs::create_dir(&unfinished).unwrap();
+    std::fs::write(unfinished.join("0.jnl"), "half").unwrap();
+    drop(open(dir.path()));
+    // As if it stopped after the engine was complete.
+    std::fs::remove_file(dir.path().join("store.format")).unwrap();
+    let store = open(dir.path());
+    store
+        .commit(vec![
+            WriteOp::PutStream(stream(1)),
+            WriteOp::Append(append(1, 0, 3)),
+        ])
+        .unwrap();
+    check_lines(&store, 1, 0, 3, 1000);
+}
