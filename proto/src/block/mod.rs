@@ -15,7 +15,7 @@ mod validate;
 pub use build::BlockBuilder;
 pub use compress::Compressor;
 pub use error::BlockError;
-pub use open::{Line, Lines, OpenBlock};
+pub use open::{Line, Lines, OpenBlock, last_time_unix_us};
 pub use validate::{next_sequence, validate};
 
 #[cfg(test)]

@@ -137,8 +137,9 @@ impl OpenBlock {
     }
 }
 
-/// Capture time of a checked block's last line, from its column alone.
-pub(crate) fn last_time_unix_us(block: &v1::Block) -> i64 {
+/// Capture time of a checked block's last line, from its column alone; microseconds since the Unix epoch.
+#[must_use]
+pub fn last_time_unix_us(block: &v1::Block) -> i64 {
     let mut time = block.first_time_unix_us;
     let mut column = Column::new("times", &block.times);
     while let Ok(Some((delta, lines))) = column.next_run() {

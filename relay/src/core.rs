@@ -1,0 +1,296 @@
+//! The parts of the relay that have nothing to do with HTTP, built and stopped together.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use millstream_proto::opentelemetry::proto::collector::logs::v1::logs_service_server::LogsServiceServer;
+use millstream_proto::v1;
+use millstream_proto::v1::agent_service_server::AgentServiceServer;
+use millstream_proto::v1::control_service_server::ControlServiceServer;
+use millstream_proto::v1::ingest_service_server::IngestServiceServer;
+use millstream_store::{LogStore, StoreError};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::ingest::IngestApi;
+use crate::metrics::Metrics;
+use crate::services;
+use crate::streams::{Agents, Registry, RingBudget};
+use crate::subscription::Sources;
+use crate::writer::{self, Fsync, Writer, WriterParts};
+
+/// Limits and intervals of the core. The defaults suit a server with a few hundred MiB to spare.
+#[derive(Clone, Debug)]
+pub struct CoreOptions {
+    /// Text that an agent may send beyond what was acknowledged, in bytes.
+    pub max_unacked_bytes: u64,
+    /// Blocks that may wait for the writer, over all agents, in bytes as sent.
+    pub writer_queue_bytes: usize,
+    /// Recent blocks kept in memory for live readers, per stream and over all, in bytes.
+    pub ring_bytes_per_stream: usize,
+    pub ring_bytes_total: u64,
+    /// Distance of heartbeats in `Tail` and `Watch`.
+    pub heartbeat: Duration,
+    /// When commits become durable.
+    pub fsync: Fsync,
+    /// Streams that the relay accepts; one more is refused.
+    pub max_streams: usize,
+}
+
+impl Default for CoreOptions {
+    fn default() -> Self {
+        Self {
+            max_unacked_bytes: 16 << 20,
+            writer_queue_bytes: 64 << 20,
+            // A reader that is less than this behind is served from memory. One stream at full speed
+            // writes it in some milliseconds; compressed it is some ten MiB of text.
+            ring_bytes_per_stream: 2 << 20,
+            ring_bytes_total: 256 << 20,
+            heartbeat: Duration::from_secs(10),
+            fsync: Fsync::Always,
+            max_streams: 1_000_000,
+        }
+    }
+}
+
+/// What the services share.
+#[derive(Debug)]
+pub(crate) struct CoreParts {
+    pub(crate) options: CoreOptions,
+    pub(crate) store: Arc<dyn LogStore>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) agents: Arc<Agents>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) writer: Writer,
+    /// Cancelled when the relay begins to stop: take nothing new.
+    pub(crate) stop: CancellationToken,
+    /// Cancelled once everything that was accepted is durable: say so and hang up.
+    pub(crate) drained: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+    budget: Arc<RingBudget>,
+    trouble: Arc<Mutex<Option<String>>>,
+    threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
+    /// Dropped to stop the maintenance thread.
+    keep_running: Mutex<Option<std::sync::mpsc::Sender<()>>>,
+}
+
+impl CoreParts {
+    pub(crate) fn sources(&self) -> Sources {
+        Sources {
+            store: Arc::clone(&self.store),
+            registry: Arc::clone(&self.registry),
+            metrics: Arc::clone(&self.metrics),
+            stop: self.stop.clone(),
+            heartbeat: self.options.heartbeat,
+        }
+    }
+}
+
+/// The running core. Clones share it; [`Core::shutdown`] stops it.
+#[derive(Clone, Debug)]
+pub struct Core {
+    parts: Arc<CoreParts>,
+}
+
+impl Core {
+    /// Loads what is stored and starts the writer and maintenance threads. Needs a tokio runtime with
+    /// time enabled around it.
+    ///
+    /// # Errors
+    /// The store cannot be read, or a thread cannot be started.
+    pub fn start(store: Arc<dyn LogStore>, options: CoreOptions) -> Result<Self, StoreError> {
+        let budget = Arc::new(RingBudget::new(
+            options.ring_bytes_per_stream,
+            options.ring_bytes_total,
+        ));
+        let registry = Arc::new(Registry::new(store.load_streams()?, Arc::clone(&budget)));
+        let agents = Arc::new(Agents::new(store.load_agents()?));
+        let metrics = Arc::new(Metrics::default());
+        metrics.streams.set(registry.len() as u64);
+        let (writer, queue) = Writer::new(options.writer_queue_bytes);
+        let trouble = Arc::new(Mutex::new(None));
+        let writer_parts = WriterParts {
+            store: Arc::clone(&store),
+            registry: Arc::clone(&registry),
+            agents: Arc::clone(&agents),
+            metrics: Arc::clone(&metrics),
+            fsync: options.fsync,
+            max_streams: options.max_streams,
+            trouble: Arc::clone(&trouble),
+        };
+        let stop = CancellationToken::new();
+        let runtime = tokio::runtime::Handle::current();
+        let cannot_start = |error: std::io::Error| StoreError::Engine {
+            what: "starting a thread".to_owned(),
+            cause: error.to_string(),
+        };
+        let writer_thread = std::thread::Builder::new()
+            .name("writer".to_owned())
+            .spawn(move || writer::run(writer_parts, queue, &runtime))
+            .map_err(cannot_start)?;
+        let (keep_running, stopped) = std::sync::mpsc::channel();
+        let keeper = maintenance::Keeper {
+            store: Arc::clone(&store),
+            registry: Arc::clone(&registry),
+            stopped,
+        };
+        let maintenance_thread = std::thread::Builder::new()
+            .name("maintenance".to_owned())
+            .spawn(move || keeper.run())
+            .map_err(cannot_start)?;
+        Ok(Self {
+            parts: Arc::new(CoreParts {
+                options,
+                store,
+                registry,
+                agents,
+                metrics,
+                writer,
+                stop,
+                drained: CancellationToken::new(),
+                tasks: TaskTracker::new(),
+                budget,
+                trouble,
+                threads: Mutex::new(vec![writer_thread, maintenance_thread]),
+                keep_running: Mutex::new(Some(keep_running)),
+            }),
+        })
+    }
+
+    /// The gRPC services of Millstream, and OTLP logs; health and reflection are the server's.
+    #[must_use]
+    pub fn routes(&self) -> tonic::service::Routes {
+        use millstream_proto::limits::MAX_MESSAGE_BYTES;
+        let parts = &self.parts;
+        let ingest = IngestServiceServer::new(IngestApi {
+            parts: Arc::clone(parts),
+        })
+        .max_decoding_message_size(MAX_MESSAGE_BYTES);
+        tonic::service::Routes::new(ingest)
+            .add_service(services::log_service(Arc::clone(parts)))
+            .add_service(AgentServiceServer::new(services::NotYet))
+            .add_service(ControlServiceServer::new(services::NotYet))
+            .add_service(LogsServiceServer::new(services::NotYet))
+    }
+
+    /// The stream as it is now.
+    #[must_use]
+    pub fn stream(&self, stream_id: u64) -> Option<v1::Stream> {
+        self.parts.registry.get(stream_id).map(|stream| stream.to_proto())
+    }
+
+    /// The bytes of a range of lines exactly as they were produced (partial lines joined, notices left
+    /// out), in chunks of up to about 1 MiB. Reads as fast as the caller takes them.
+    pub fn raw(
+        &self,
+        stream_id: u64,
+        sequences: Range<u64>,
+    ) -> impl Stream<Item = Result<Bytes, StoreError>> + Send + use<> {
+        services::raw(Arc::clone(&self.parts.store), stream_id, sequences)
+    }
+
+    #[must_use]
+    pub fn metrics(&self) -> Arc<Metrics> {
+        self.parts.metrics.ring_bytes.set(self.parts.budget.held_bytes());
+        Arc::clone(&self.parts.metrics)
+    }
+
+    /// Bytes that the store takes on disk.
+    #[must_use]
+    pub fn disk_bytes(&self) -> u64 {
+        self.parts.store.disk_bytes()
+    }
+
+    /// Whether the relay can take and serve lines.
+    ///
+    /// # Errors
+    /// A sentence that says why not.
+    pub fn is_healthy(&self) -> Result<(), String> {
+        if self.parts.stop.is_cancelled() {
+            return Err("the relay is stopping".to_owned());
+        }
+        match &*self.parts.trouble.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(trouble) => Err(trouble.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// Cancelled when [`Core::shutdown`] begins.
+    #[must_use]
+    pub fn stopping(&self) -> CancellationToken {
+        self.parts.stop.clone()
+    }
+
+    /// Takes nothing new, makes everything that was accepted durable, acknowledges it, and ends sessions
+    /// and subscriptions with UNAVAILABLE, so that their other ends reconnect.
+    pub async fn shutdown(&self) {
+        let parts = &self.parts;
+        parts.stop.cancel();
+        parts.writer.stop().await;
+        parts.drained.cancel();
+        drop(
+            parts
+                .keep_running
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+        );
+        parts.tasks.close();
+        parts.tasks.wait().await;
+        let threads = std::mem::take(&mut *parts.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let joined = tokio::task::spawn_blocking(move || {
+            for thread in threads {
+                if thread.join().is_err() {
+                    tracing::error!("a thread of the relay panicked; its message is above");
+                }
+            }
+        });
+        if joined.await.is_err() {
+            tracing::error!("could not wait for the relay's threads");
+        }
+    }
+}
+
+mod maintenance {
+    //! Background work beside reads and writes.
+
+    use std::sync::Arc;
+    use std::sync::mpsc::{Receiver, RecvTimeoutError};
+    use std::time::Duration;
+
+    use millstream_store::LogStore;
+
+    use crate::streams::Registry;
+
+    /// How often the store is asked whether there is something to do.
+    const INTERVAL: Duration = Duration::from_secs(2);
+
+    /// A stream's recent blocks leave memory when nothing was published for this long.
+    const IDLE: Duration = Duration::from_secs(30);
+
+    pub(super) struct Keeper {
+        pub(super) store: Arc<dyn LogStore>,
+        pub(super) registry: Arc<Registry>,
+        /// Nothing is ever sent; its other end is dropped when the relay stops.
+        pub(super) stopped: Receiver<()>,
+    }
+
+    impl Keeper {
+        pub(super) fn run(self) {
+            let mut wait = INTERVAL;
+            while self.stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
+                let has_more = self.store.maintain().unwrap_or_else(|error| {
+                    tracing::warn!(%error, "maintenance of the store failed; trying again later");
+                    false
+                });
+                wait = if has_more { Duration::ZERO } else { INTERVAL };
+                for stream in self.registry.newest_first(u64::MAX) {
+                    stream.free_if_idle(IDLE);
+                }
+            }
+        }
+    }
+}

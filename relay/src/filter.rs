@@ -1,0 +1,213 @@
+//! Which lines a reader wants: substring, regular expression, channel.
+
+use memchr::memmem::Finder;
+use millstream_proto::block::Line;
+use millstream_proto::v1::{Channel, Filter};
+use regex::bytes::{Regex, RegexBuilder};
+
+/// Compiled size of a regular expression, in bytes; also of its lazily built automaton, per search.
+const REGEX_BYTES: usize = 1 << 20;
+
+/// Length of a pattern as written, in bytes.
+const PATTERN_BYTES: usize = 4096;
+
+/// Why a filter cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FilterError {
+    #[error("the regular expression is not valid: {0}")]
+    Regex(String),
+    #[error("the {what} has {bytes} bytes; the limit is {PATTERN_BYTES}")]
+    TooLong { what: &'static str, bytes: usize },
+    #[error("channel {0} is not known; known are 0 (stdout), 1 (stderr) and 2 (notice)")]
+    Channel(i32),
+}
+
+/// A compiled [`Filter`]. Matching takes time linear in the line.
+#[derive(Clone, Debug)]
+pub struct LineFilter {
+    substring: Option<Finder<'static>>,
+    regex: Option<Regex>,
+    invert: bool,
+    /// By channel number; all when empty in the request.
+    channels: [bool; 3],
+}
+
+impl LineFilter {
+    /// Compiles a filter; `None` when it keeps every line.
+    ///
+    /// # Errors
+    /// A pattern that does not parse or is too large, or a channel that does not exist.
+    pub fn compile(filter: &Filter) -> Result<Option<Self>, FilterError> {
+        for (what, pattern) in [
+            ("substring", &filter.substring),
+            ("regular expression", &filter.regex),
+        ] {
+            if pattern.len() > PATTERN_BYTES {
+                return Err(FilterError::TooLong {
+                    what,
+                    bytes: pattern.len(),
+                });
+            }
+        }
+        let mut channels = [filter.channels.is_empty(); 3];
+        for number in &filter.channels {
+            let channel = usize::try_from(*number)
+                .ok()
+                .and_then(|index| channels.get_mut(index));
+            *channel.ok_or(FilterError::Channel(*number))? = true;
+        }
+        let mut patterns = Vec::new();
+        if !filter.regex.is_empty() {
+            patterns.push(filter.regex.clone());
+        }
+        // Case is the regex engine's trade, also for plain text.
+        let is_plain = !filter.ignore_case && !filter.substring.is_empty();
+        let substring = is_plain.then(|| Finder::new(filter.substring.as_bytes()).into_owned());
+        let folded =
+            (filter.ignore_case && !filter.substring.is_empty()).then(|| regex::escape(&filter.substring));
+        let regex = match (patterns.pop(), folded) {
+            (None, None) => None,
+            (Some(pattern), None) | (None, Some(pattern)) => {
+                Some(compile_regex(&pattern, filter.ignore_case)?)
+            }
+            (Some(_), Some(_)) => {
+                return Err(FilterError::Regex(
+                    "substring and regex cannot be combined when case is ignored; put both into the regex"
+                        .to_owned(),
+                ));
+            }
+        };
+        let keeps_all = substring.is_none() && regex.is_none() && channels == [true; 3];
+        Ok((!keeps_all).then_some(Self {
+            substring,
+            regex,
+            invert: filter.invert,
+            channels,
+        }))
+    }
+
+    /// Whether the reader wants the line.
+    #[must_use]
+    pub fn keeps(&self, line: &Line<'_>) -> bool {
+        let channel = match line.channel {
+            Channel::Stdout => 0,
+            Channel::Stderr => 1,
+            Channel::Notice => 2,
+        };
+        if !self.channels[channel] {
+            return false;
+        }
+        if self.substring.is_none() && self.regex.is_none() {
+            return true;
+        }
+        let matches = self
+            .substring
+            .as_ref()
+            .is_none_or(|finder| finder.find(line.text).is_some())
+            && self.regex.as_ref().is_none_or(|regex| regex.is_match(line.text));
+        matches != self.invert
+    }
+}
+
+fn compile_regex(pattern: &str, ignore_case: bool) -> Result<Regex, FilterError> {
+    RegexBuilder::new(pattern)
+        .case_insensitive(ignore_case)
+        .unicode(true)
+        .size_limit(REGEX_BYTES)
+        .dfa_size_limit(REGEX_BYTES)
+        .build()
+        .map_err(|error| FilterError::Regex(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(text: &[u8], channel: Channel) -> Line<'_> {
+        Line {
+            sequence: 0,
+            time_unix_us: 0,
+            channel,
+            partial: false,
+            text,
+        }
+    }
+
+    fn keeps(filter: &Filter, text: &[u8]) -> bool {
+        LineFilter::compile(filter)
+            .unwrap()
+            .expect("it filters")
+            .keeps(&line(text, Channel::Stdout))
+    }
+
+    #[test]
+    fn an_empty_filter_is_none() {
+        assert!(LineFilter::compile(&Filter::default()).unwrap().is_none());
+    }
+
+    #[test]
+    fn patterns_match_bytes_and_case_as_asked() {
+        let substring = Filter {
+            substring: "error:".to_owned(),
+            ..Filter::default()
+        };
+        assert!(keeps(&substring, b"\xff error: x"));
+        assert!(!keeps(&substring, b"Error: x"));
+        assert!(keeps(
+            &Filter {
+                ignore_case: true,
+                ..substring.clone()
+            },
+            b"Error: x"
+        ));
+        assert!(!keeps(
+            &Filter {
+                invert: true,
+                ..substring
+            },
+            b"error: x"
+        ));
+        let regex = Filter {
+            regex: "^err.*[0-9]$".to_owned(),
+            ..Filter::default()
+        };
+        assert!(keeps(&regex, b"error E0425 in line 7"));
+        assert!(!keeps(&regex, b"no error 7 "));
+    }
+
+    #[test]
+    fn channels_choose_before_patterns_do() {
+        let filter = Filter {
+            channels: vec![1],
+            substring: "x".to_owned(),
+            invert: true,
+            ..Filter::default()
+        };
+        let filter = LineFilter::compile(&filter).unwrap().unwrap();
+        assert!(filter.keeps(&line(b"y", Channel::Stderr)));
+        assert!(!filter.keeps(&line(b"x", Channel::Stderr)));
+        assert!(!filter.keeps(&line(b"y", Channel::Stdout)));
+    }
+
+    #[test]
+    fn patterns_that_do_not_parse_or_would_explode_are_refused() {
+        for regex in ["(", "[z-a]", "(a{1000}){1000}"] {
+            let filter = Filter {
+                regex: regex.to_owned(),
+                ..Filter::default()
+            };
+            assert!(
+                matches!(LineFilter::compile(&filter), Err(FilterError::Regex(_))),
+                "{regex}"
+            );
+        }
+        let channel = Filter {
+            channels: vec![7],
+            ..Filter::default()
+        };
+        assert_eq!(
+            LineFilter::compile(&channel).unwrap_err(),
+            FilterError::Channel(7)
+        );
+    }
+}

@@ -1,0 +1,22 @@
+//! The relay: takes lines from agents, stores them durably, and serves them to any number of readers.
+//!
+//! In the order in which data flows: [`ingest`] checks what agents send, [`writer`] commits and
+//! acknowledges it, [`streams`] holds the newest of it in memory, [`subscription`] follows it from history
+//! into live, [`services`] speaks gRPC to readers, [`server`] is the one port that all of it is reached
+//! through. [`core`] puts the parts together. The store is a crate of its own, `millstream-store`; it and
+//! everything up to `subscription` know nothing of HTTP.
+
+mod clock;
+mod core;
+pub mod filter;
+mod ingest;
+mod metrics;
+pub mod selector;
+mod services;
+mod streams;
+mod subscription;
+mod writer;
+
+pub use core::{Core, CoreOptions};
+pub use metrics::{Metric, Metrics};
+pub use writer::Fsync;

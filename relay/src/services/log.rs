@@ -1,0 +1,79 @@
+//! `LogService` for everything but `Tail`: each call is one line here and a file of its own beside it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::Stream;
+use millstream_proto::v1;
+use tonic::{Request, Response, Status};
+
+use super::not_yet::not_yet;
+use super::{lists, read, watch};
+use crate::core::CoreParts;
+
+#[derive(Clone, Debug)]
+pub(super) struct LogApi {
+    pub(super) parts: Arc<CoreParts>,
+}
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl v1::log_service_server::LogService for LogApi {
+    type TailStream = Answers<v1::TailResponse>;
+    type SearchStream = Answers<v1::SearchResponse>;
+    type WatchStream = Answers<v1::WatchResponse>;
+
+    async fn tail(&self, _: Request<v1::TailRequest>) -> Result<Response<Self::TailStream>, Status> {
+        // TailService answers this path before the generated server sees it.
+        Err(Status::internal(
+            "Tail reached the wrong service; this is a bug of the relay",
+        ))
+    }
+
+    async fn read(&self, request: Request<v1::ReadRequest>) -> Result<Response<v1::ReadResponse>, Status> {
+        read::read(&self.parts, request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn search(&self, _: Request<v1::SearchRequest>) -> Result<Response<Self::SearchStream>, Status> {
+        Err(not_yet("searching"))
+    }
+
+    async fn histogram(
+        &self,
+        _: Request<v1::HistogramRequest>,
+    ) -> Result<Response<v1::HistogramResponse>, Status> {
+        Err(not_yet("the histogram"))
+    }
+
+    async fn list_streams(
+        &self,
+        request: Request<v1::ListStreamsRequest>,
+    ) -> Result<Response<v1::ListStreamsResponse>, Status> {
+        let request = request.into_inner();
+        lists::streams(&self.parts, &request).map(Response::new)
+    }
+
+    async fn list_runs(
+        &self,
+        request: Request<v1::ListRunsRequest>,
+    ) -> Result<Response<v1::ListRunsResponse>, Status> {
+        let request = request.into_inner();
+        lists::runs(&self.parts, &request).map(Response::new)
+    }
+
+    async fn list_agents(
+        &self,
+        request: Request<v1::ListAgentsRequest>,
+    ) -> Result<Response<v1::ListAgentsResponse>, Status> {
+        let request = request.into_inner();
+        lists::agents(&self.parts, &request).map(Response::new)
+    }
+
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let request = request.into_inner();
+        Ok(Response::new(Box::pin(watch::watch(&self.parts, &request)?)))
+    }
+}

@@ -1,0 +1,157 @@
+//! `Read`: a page of one stream.
+
+use std::sync::Arc;
+
+use millstream_proto::block::{OpenBlock, next_sequence};
+use millstream_proto::v1::{self, read_request};
+use millstream_store::StoreError;
+use tonic::Status;
+
+use super::status::{ToStatus, unknown_stream};
+use crate::core::CoreParts;
+use crate::filter::LineFilter;
+use crate::subscription::in_store;
+
+/// Text and columns of one page; a message may have 4 MiB, and one block may have a little over 1 MiB
+/// unpacked.
+const PAGE_BYTES: usize = 2 << 20;
+
+/// Stored blocks that are fetched at once.
+const FETCH_BYTES: usize = 512 << 10;
+
+/// Text that a filter may look through for one page, so that a call always ends soon; the caller goes on
+/// at `next_sequence`.
+const SCAN_BYTES: usize = 64 << 20;
+
+pub(super) async fn read(parts: &CoreParts, request: v1::ReadRequest) -> Result<v1::ReadResponse, Status> {
+    let stream_id = request.stream_id;
+    let stream = parts
+        .registry
+        .get(stream_id)
+        .ok_or_else(|| unknown_stream(stream_id))?;
+    let filter = match &request.filter {
+        Some(filter) => LineFilter::compile(filter).map_err(|error| error.to_status())?,
+        None => None,
+    };
+    let store = Arc::clone(&parts.store);
+    let bounds = stream.bounds();
+    let end = if request.to_sequence == 0 {
+        bounds.next_sequence
+    } else {
+        request.to_sequence.min(bounds.next_sequence)
+    };
+    let accepts_zstd = request.codecs.contains(&i32::from(v1::Codec::Zstd));
+    let from = request.from;
+    let max_lines = if request.max_lines == 0 {
+        u64::from(u32::MAX)
+    } else {
+        request.max_lines.into()
+    };
+    let page = in_store(move || {
+        let wanted_from = match from {
+            None => 0,
+            Some(read_request::From::FromSequence(sequence)) => sequence,
+            Some(read_request::From::FromUnixUs(unix_us)) => store.seek_time(stream_id, unix_us)?,
+        };
+        let start = wanted_from.max(bounds.first_sequence);
+        let mut page = Page {
+            blocks: Vec::new(),
+            bytes: 0,
+            lines_left: max_lines,
+            position: start,
+            end,
+            filter,
+            accepts_zstd,
+        };
+        let mut scanned_bytes = 0;
+        while page.wants_more() && scanned_bytes < SCAN_BYTES {
+            let blocks = store.read_blocks(stream_id, page.position, FETCH_BYTES)?;
+            if blocks.is_empty() {
+                break;
+            }
+            for block in blocks {
+                if !page.wants_more() {
+                    break;
+                }
+                scanned_bytes += block.text_bytes as usize;
+                page.take(&block).map_err(|cause| StoreError::Damaged {
+                    place: format!("stream {stream_id}, line {}", block.first_sequence),
+                    cause: cause.to_string(),
+                })?;
+            }
+        }
+        let gap = (wanted_from < bounds.first_sequence).then(|| v1::Gap {
+            stream_id,
+            first_sequence: wanted_from,
+            next_sequence: bounds.first_sequence.min(end),
+            message: "retention has removed these lines".to_owned(),
+        });
+        Ok((page.blocks, page.position.max(wanted_from.min(end)), gap))
+    });
+    let (blocks, next_sequence, gap) = page.await.map_err(|error| error.to_status())?;
+    Ok(v1::ReadResponse {
+        blocks,
+        next_sequence,
+        stream: Some(stream.to_proto()),
+        gap,
+    })
+}
+
+struct Page {
+    blocks: Vec<v1::Block>,
+    bytes: usize,
+    lines_left: u64,
+    position: u64,
+    end: u64,
+    filter: Option<LineFilter>,
+    accepts_zstd: bool,
+}
+
+impl Page {
+    fn wants_more(&self) -> bool {
+        self.position < self.end && self.lines_left > 0 && self.bytes < PAGE_BYTES
+    }
+
+    fn take(&mut self, block: &v1::Block) -> Result<(), millstream_proto::block::BlockError> {
+        let block_end = next_sequence(block)?;
+        let from = self.position.max(block.first_sequence);
+        let mut to = block_end.min(self.end);
+        let Some(filter) = &self.filter else {
+            to = to.min(from.saturating_add(self.lines_left));
+            let is_whole = from == block.first_sequence && to == block_end;
+            let is_readable = self.accepts_zstd || block.codec() == v1::Codec::None;
+            let wanted = if is_whole && is_readable {
+                Some(block.clone())
+            } else {
+                OpenBlock::open(block)?.slice(from..to)
+            };
+            self.add(wanted);
+            self.position = to;
+            return Ok(());
+        };
+        let mut lines_left = self.lines_left;
+        let mut reached = to;
+        let wanted = OpenBlock::open(block)?.filter(|line| {
+            if !(from..to).contains(&line.sequence) || line.sequence >= reached || !filter.keeps(line) {
+                return false;
+            }
+            if lines_left == 0 {
+                reached = line.sequence;
+                return false;
+            }
+            lines_left -= 1;
+            true
+        });
+        self.add(wanted);
+        self.position = reached;
+        Ok(())
+    }
+
+    fn add(&mut self, block: Option<v1::Block>) {
+        if let Some(block) = block {
+            self.lines_left -= u64::from(block.line_count).min(self.lines_left);
+            self.bytes += prost::Message::encoded_len(&block);
+            self.blocks.push(block);
+        }
+    }
+}
