@@ -287,7 +287,8 @@ fn a_refused_operation_undoes_the_whole_commit(store: &dyn LogStore) {
             WriteOp::Append(bad),
         ];
         assert!(store.commit(ops).is_err());
-        assert_eq!(store.load_streams().expect("streams load"), [before.clone()]);
+        assert_eq!(record(store, 1), before);
+        assert_eq!(store.load_streams().expect("streams load").len(), 1);
         assert_eq!(store.load_agents().expect("agents load"), []);
         assert_eq!(store.read_blocks(2, 0, 1000).expect("reading succeeds"), []);
     }
@@ -321,7 +322,7 @@ fn huge_blocks_come_back_as_they_were<S: LogStore>(store: S, reopen: &impl Fn(S)
         let mut builder = BlockBuilder::new();
         // Text that hardly compresses, then one line that fills a block.
         let line: Vec<u8> = (0..1024_u32)
-            .map(|index| (index.wrapping_mul(2_654_435_761) >> (round + 3)) as u8 | 0x80)
+            .map(|index| (index.wrapping_mul(2_654_435_761) >> (round + 3)).to_le_bytes()[0] | 0x80)
             .collect();
         while builder.push_line(&line, time_of(head), v1::Channel::Stdout, false) {}
         if round == 5 {

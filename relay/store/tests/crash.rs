@@ -3,6 +3,11 @@
 //!
 //! The test starts itself again as the process to kill, told by an environment variable.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy exempts functions marked as tests, not their helpers"
+)]
+
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};

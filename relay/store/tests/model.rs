@@ -1,6 +1,12 @@
 //! The stores against a model: random operations, and after each the store must hold what a plain list
 //! of lines holds.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy exempts functions marked as tests, not their helpers"
+)]
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -74,12 +80,12 @@ fn any_step() -> impl Strategy<Value = Step> {
 
 #[derive(Default)]
 struct Model {
-    streams: [Vec<ModelLine>; STREAMS as usize],
+    streams: BTreeMap<u64, Vec<ModelLine>>,
 }
 
 impl Model {
     fn lines(&mut self, stream_id: u64) -> &mut Vec<ModelLine> {
-        &mut self.streams[usize::try_from(stream_id).unwrap() - 1]
+        self.streams.entry(stream_id).or_default()
     }
 
     /// Adds the lines, with times that ascend, and returns the append for the store.
@@ -114,7 +120,7 @@ fn put(stream_id: u64) -> WriteOp {
         agent_id: "a".to_owned(),
         source: "s".to_owned(),
         instance: stream_id.to_string(),
-        labels: std::collections::BTreeMap::new(),
+        labels: BTreeMap::new(),
         created_unix_us: 1,
         first_sequence: 0,
         next_sequence: 0,

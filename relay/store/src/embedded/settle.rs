@@ -132,13 +132,11 @@ impl Settler {
     fn scan(&self, engine: &Engine, stream_id: u64) -> Result<Option<u64>, StoreError> {
         let now = self.options.clock.now();
         let view = View::new(engine);
-        let mut seen = 0;
-        for found in view.heads_from(stream_id) {
+        for (seen, found) in view.heads_from(stream_id).enumerate() {
             let (stream_id, head) = found?;
             if seen == STREAMS_PER_SCAN {
                 return Ok(Some(stream_id));
             }
-            seen += 1;
             let from = view.frontier(stream_id)?;
             if from < head.next_sequence {
                 self.backlog().found(now, stream_id, from);
