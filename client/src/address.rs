@@ -20,16 +20,27 @@ const PING_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Parses a relay address, `http://HOST:PORT`.
 pub(crate) fn parse(address: &str) -> Result<Endpoint, Error> {
-    let bad = |cure: &str| Error::BadAddress { address: address.to_owned(), cure: cure.to_owned() };
+    let bad = |cure: &str| Error::BadAddress {
+        address: address.to_owned(),
+        cure: cure.to_owned(),
+    };
     let Some((scheme, rest)) = address.split_once("://") else {
-        return Err(bad(&format!("write it with its scheme, for example http://{address}")));
+        return Err(bad(&format!(
+            "write it with its scheme, for example http://{address}"
+        )));
     };
     match scheme {
         "http" => {}
         "https" => {
-            return Err(bad("TLS is not supported yet; use http:// on a network that you trust"));
+            return Err(bad(
+                "TLS is not supported yet; use http:// on a network that you trust",
+            ));
         }
-        _ => return Err(bad("only http:// is understood, for example http://127.0.0.1:7171")),
+        _ => {
+            return Err(bad(
+                "only http:// is understood, for example http://127.0.0.1:7171",
+            ));
+        }
     }
     if rest.trim_end_matches('/').is_empty() {
         return Err(bad("the host is missing, for example http://127.0.0.1:7171"));
@@ -37,6 +48,16 @@ pub(crate) fn parse(address: &str) -> Result<Endpoint, Error> {
     let uri: Uri = address
         .parse()
         .map_err(|error| bad(&format!("{error}; write it as http://HOST:PORT")))?;
+    // The parser keeps a port that is no number, and connecting would then go to port 80.
+    if uri.port_u16().is_none()
+        && uri
+            .authority()
+            .is_some_and(|authority| authority != authority.host())
+    {
+        return Err(bad(
+            "the port must be a number from 1 to 65535; write it as http://HOST:PORT",
+        ));
+    }
     if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
         return Err(bad("write only http://HOST:PORT, without a path"));
     }
@@ -56,7 +77,11 @@ mod tests {
 
     #[test]
     fn an_address_of_host_and_port_is_accepted() {
-        for address in ["http://127.0.0.1:7171", "http://[::1]:7171", "http://relay.example/"] {
+        for address in [
+            "http://127.0.0.1:7171",
+            "http://[::1]:7171",
+            "http://relay.example/",
+        ] {
             assert!(parse(address).is_ok(), "{address}");
         }
     }

@@ -14,7 +14,10 @@ pub struct Backoff {
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { first: Duration::from_millis(200), cap: Duration::from_secs(10) }
+        Self {
+            first: Duration::from_millis(200),
+            cap: Duration::from_secs(10),
+        }
     }
 }
 
@@ -32,7 +35,10 @@ mod tests {
 
     #[test]
     fn waits_grow_to_the_cap_and_are_never_shorter_than_half() {
-        let backoff = Backoff { first: Duration::from_millis(100), cap: Duration::from_secs(1) };
+        let backoff = Backoff {
+            first: Duration::from_millis(100),
+            cap: Duration::from_secs(1),
+        };
         for (attempt, full_ms) in [(0, 100), (1, 200), (3, 800), (4, 1000), (4_000_000, 1000)] {
             for _ in 0..50 {
                 let wait = backoff.wait(attempt);

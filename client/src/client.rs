@@ -7,8 +7,8 @@ use millstream_proto::v1;
 use millstream_proto::v1::control_service_client::ControlServiceClient;
 use millstream_proto::v1::log_service_client::LogServiceClient;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::service::interceptor::InterceptedService;
 use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
 
@@ -38,7 +38,10 @@ pub struct ClientOptions {
 
 impl From<&str> for ClientOptions {
     fn from(url: &str) -> Self {
-        Self { url: url.to_owned(), token: None }
+        Self {
+            url: url.to_owned(),
+            token: None,
+        }
     }
 }
 
@@ -108,7 +111,10 @@ impl Client {
     pub fn list_agents(&self) -> Agents {
         Agents {
             client: self.clone(),
-            request: v1::ListAgentsRequest { page_size: LIST_PAGE_SIZE, page_token: String::new() },
+            request: v1::ListAgentsRequest {
+                page_size: LIST_PAGE_SIZE,
+                page_token: String::new(),
+            },
             page: VecDeque::new(),
             done: false,
         }
@@ -119,11 +125,14 @@ impl Client {
     /// # Errors
     /// The call's own; see [`Error`].
     pub async fn watch(&self, selector: &str) -> Result<Watch, Error> {
-        let request = v1::WatchRequest { selector: selector.to_owned() };
+        let request = v1::WatchRequest {
+            selector: selector.to_owned(),
+        };
         match self.log().watch(request).await {
-            Ok(response) => {
-                Ok(Watch { messages: response.into_inner(), address: self.dialer.address.clone() })
-            }
+            Ok(response) => Ok(Watch {
+                messages: response.into_inner(),
+                address: self.dialer.address.clone(),
+            }),
             Err(status) => Err(self.error(&status, "watching")),
         }
     }
@@ -161,7 +170,9 @@ impl Streams {
     pub async fn next(&mut self) -> Result<Option<v1::Stream>, Error> {
         while self.page.is_empty() && !self.done {
             let response = self.client.log().list_streams(self.request.clone()).await;
-            let page = response.map_err(|status| self.client.error(&status, "listing streams"))?.into_inner();
+            let page = response
+                .map_err(|status| self.client.error(&status, "listing streams"))?
+                .into_inner();
             self.done = page.next_page_token.is_empty();
             self.request.page_token = page.next_page_token;
             self.page = page.streams.into();
@@ -199,7 +210,9 @@ impl Agents {
     pub async fn next(&mut self) -> Result<Option<v1::Agent>, Error> {
         while self.page.is_empty() && !self.done {
             let response = self.client.log().list_agents(self.request.clone()).await;
-            let page = response.map_err(|status| self.client.error(&status, "listing agents"))?.into_inner();
+            let page = response
+                .map_err(|status| self.client.error(&status, "listing agents"))?
+                .into_inner();
             self.done = page.next_page_token.is_empty();
             self.request.page_token = page.next_page_token;
             self.page = page.agents.into();
@@ -235,7 +248,9 @@ impl Watch {
     pub async fn next(&mut self) -> Result<Option<v1::watch_response::Message>, Error> {
         loop {
             match self.messages.message().await {
-                Ok(Some(v1::WatchResponse { message: Some(message) })) => return Ok(Some(message)),
+                Ok(Some(v1::WatchResponse {
+                    message: Some(message),
+                })) => return Ok(Some(message)),
                 // A kind of message that this version does not know.
                 Ok(Some(v1::WatchResponse { message: None })) => {}
                 Ok(None) => return Ok(None),
@@ -257,7 +272,11 @@ impl Dialer {
     fn new(options: &ClientOptions) -> Result<Self, Error> {
         let endpoint = address::parse(&options.url)?;
         let bearer = Bearer::new(options.token.as_deref())?;
-        Ok(Self { address: options.url.clone(), endpoint, bearer })
+        Ok(Self {
+            address: options.url.clone(),
+            endpoint,
+            bearer,
+        })
     }
 
     /// A new connection.
@@ -282,7 +301,11 @@ pub struct Bearer(Option<MetadataValue<Ascii>>);
 impl std::fmt::Debug for Bearer {
     /// Says whether there is a token, never which.
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(if self.0.is_some() { "Bearer(hidden)" } else { "Bearer(none)" })
+        formatter.write_str(if self.0.is_some() {
+            "Bearer(hidden)"
+        } else {
+            "Bearer(none)"
+        })
     }
 }
 

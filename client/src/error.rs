@@ -27,13 +27,21 @@ pub enum Error {
     #[error("not allowed: {message}; give a token that may do this (--token or MILLSTREAM_TOKEN)")]
     NotAllowed { message: String },
     #[error("{what} failed: {message} ({code:?})")]
-    Call { what: &'static str, code: Code, message: String },
+    Call {
+        what: &'static str,
+        code: Code,
+        message: String,
+    },
     /// Lines are missing although the relay announced no gap. Nothing is delivered after it.
     #[error(
         "stream {stream_id}: lines {expected_sequence} to {got_sequence} (exclusive) were not delivered and \
          no gap was announced; subscribe again from sequence {expected_sequence}"
     )]
-    MissingLines { stream_id: u64, expected_sequence: u64, got_sequence: u64 },
+    MissingLines {
+        stream_id: u64,
+        expected_sequence: u64,
+        got_sequence: u64,
+    },
     #[error("stream {stream_id}: the relay sent a block that cannot be read: {source}")]
     BadBlock { stream_id: u64, source: BlockError },
     #[error("the relay broke the protocol: {message}")]
@@ -48,11 +56,19 @@ impl Error {
             Code::InvalidArgument => Self::BadRequest { message },
             Code::NotFound => Self::NotFound { message },
             Code::Unauthenticated | Code::PermissionDenied => Self::NotAllowed { message },
-            Code::Unimplemented => Self::Unimplemented { address: address.to_owned(), what },
-            Code::Unavailable => {
-                Self::Unreachable { address: address.to_owned(), reason: describe(status) }
-            }
-            code => Self::Call { what, code, message: describe(status) },
+            Code::Unimplemented => Self::Unimplemented {
+                address: address.to_owned(),
+                what,
+            },
+            Code::Unavailable => Self::Unreachable {
+                address: address.to_owned(),
+                reason: describe(status),
+            },
+            code => Self::Call {
+                what,
+                code,
+                message: describe(status),
+            },
         }
     }
 }

@@ -45,7 +45,10 @@ impl LineJoiner {
     /// Joins lines of up to `max_line_bytes`; a longer one is handed out in parts of about that size,
     /// each but the last flagged as partial, so that memory stays bounded.
     pub fn new(max_line_bytes: usize) -> Self {
-        Self { begun: BTreeMap::new(), max_line_bytes }
+        Self {
+            begun: BTreeMap::new(),
+            max_line_bytes,
+        }
     }
 
     /// Takes the next line of a stream and returns a line that it completes.
@@ -63,7 +66,10 @@ impl LineJoiner {
             if !line.partial || line.text.len() >= self.max_line_bytes {
                 return Some(whole);
             }
-            let owned = JoinedLine { text: Cow::Owned(line.text.to_vec()), ..whole };
+            let owned = JoinedLine {
+                text: Cow::Owned(line.text.to_vec()),
+                ..whole
+            };
             self.begun.insert(key, owned);
             return None;
         };
@@ -79,8 +85,11 @@ impl LineJoiner {
 
     /// Hands out what a stream began and did not complete: call it when the stream has ended.
     pub fn finish(&mut self, stream_id: u64) -> Vec<JoinedLine<'static>> {
-        let keys: Vec<_> =
-            self.begun.range((stream_id, i32::MIN)..=(stream_id, i32::MAX)).map(|(key, _)| *key).collect();
+        let keys: Vec<_> = self
+            .begun
+            .range((stream_id, i32::MIN)..=(stream_id, i32::MAX))
+            .map(|(key, _)| *key)
+            .collect();
         keys.iter().filter_map(|key| self.begun.remove(key)).collect()
     }
 }
@@ -91,7 +100,13 @@ mod tests {
     use proptest::prelude::*;
 
     fn line(sequence: u64, channel: Channel, partial: bool, text: &[u8]) -> Line<'_> {
-        Line { sequence, time_unix_us: 7, channel, partial, text }
+        Line {
+            sequence,
+            time_unix_us: 7,
+            channel,
+            partial,
+            text,
+        }
     }
 
     #[test]
@@ -99,7 +114,10 @@ mod tests {
         let mut joiner = LineJoiner::default();
         let joined = joiner.push(1, &line(4, Channel::Stdout, false, b"abc")).unwrap();
         assert!(matches!(joined.text, Cow::Borrowed(b"abc")));
-        assert_eq!((joined.first_sequence, joined.last_sequence, joined.partial), (4, 4, false));
+        assert_eq!(
+            (joined.first_sequence, joined.last_sequence, joined.partial),
+            (4, 4, false)
+        );
     }
 
     #[test]

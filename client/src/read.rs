@@ -38,13 +38,22 @@ pub struct Pages {
     address: String,
     options: ReadOptions,
     next_sequence: u64,
+    /// The page before brought nothing.
+    stalled: bool,
     done: bool,
 }
 
 impl Pages {
     pub(crate) fn new(client: LogClient, address: String, options: ReadOptions) -> Self {
         let done = options.to_sequence == Some(0);
-        Self { client, address, next_sequence: options.from_sequence, options, done }
+        Self {
+            client,
+            address,
+            next_sequence: options.from_sequence,
+            options,
+            stalled: false,
+            done,
+        }
     }
 
     /// The next page, or none at the end of the range. Blocks are checked: nothing is repeated, and
@@ -66,8 +75,9 @@ impl Pages {
             codecs: vec![v1::Codec::None.into(), v1::Codec::Zstd.into()],
         };
         let response = self.client.read(request).await;
-        let response =
-            response.map_err(|status| Error::from_status(&status, "reading", &self.address))?.into_inner();
+        let response = response
+            .map_err(|status| Error::from_status(&status, "reading", &self.address))?
+            .into_inner();
         let stream = Arc::new(response.stream.ok_or_else(|| Error::Protocol {
             message: format!("a page of stream {stream_id} does not describe the stream"),
         })?);
@@ -103,14 +113,17 @@ impl Pages {
             });
         }
         self.done = response.next_sequence >= end;
-        if !self.done && response.next_sequence <= self.next_sequence {
+        // A stream that is written to may have grown after its page was cut; a second empty page is wrong.
+        let stalled = !self.done && response.next_sequence <= self.next_sequence;
+        if stalled && self.stalled {
             return Err(Error::Protocol {
                 message: format!(
-                    "a page of stream {stream_id} at sequence {} is empty",
+                    "two pages of stream {stream_id} at sequence {} are empty",
                     self.next_sequence
                 ),
             });
         }
+        self.stalled = stalled;
         if !self.done && !filtered && response.next_sequence != expected {
             return Err(Error::MissingLines {
                 stream_id,
@@ -119,6 +132,10 @@ impl Pages {
             });
         }
         self.next_sequence = response.next_sequence;
-        Ok(Some(Page { lines, gap: response.gap, stream }))
+        Ok(Some(Page {
+            lines,
+            gap: response.gap,
+            stream,
+        }))
     }
 }

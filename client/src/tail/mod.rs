@@ -93,11 +93,22 @@ pub enum Event {
     /// Every line that existed when the subscription began has been delivered. Told once.
     CaughtUp,
     /// The stream has ended and all its lines have been delivered. Told once for a stream.
-    StreamEnded { stream: Arc<v1::Stream>, next_sequence: u64, end: Option<v1::StreamEnd> },
+    StreamEnded {
+        stream: Arc<v1::Stream>,
+        next_sequence: u64,
+        end: Option<v1::StreamEnd>,
+    },
     /// The relay is alive; `heads` tells where this subscriber is behind.
-    Heartbeat { server_unix_us: i64, heads: Vec<v1::Position> },
+    Heartbeat {
+        server_unix_us: i64,
+        heads: Vec<v1::Position>,
+    },
     /// The connection is lost and will be made again after `wait`.
-    Reconnecting { reason: Error, attempt: u32, wait: Duration },
+    Reconnecting {
+        reason: Error,
+        attempt: u32,
+        wait: Duration,
+    },
     /// The connection is back; lines go on where they stopped.
     Resumed { attempts: u32 },
 }
@@ -112,6 +123,16 @@ pub struct StreamLines {
 impl StreamLines {
     pub(crate) fn new(stream: Arc<v1::Stream>, block: OpenBlock) -> Self {
         Self { stream, block }
+    }
+
+    /// Opens a block that came by a call of one's own, for example of [`crate::Client::log`].
+    ///
+    /// # Errors
+    /// [`Error::BadBlock`].
+    pub fn open(stream: Arc<v1::Stream>, block: &v1::Block) -> Result<Self, Error> {
+        let stream_id = stream.stream_id;
+        let block = OpenBlock::open(block).map_err(|source| Error::BadBlock { stream_id, source })?;
+        Ok(Self { stream, block })
     }
 
     /// The stream, as it was when it was announced.

@@ -53,7 +53,10 @@ impl Progress {
         }
         Self {
             start: options.start.clone(),
-            filtered: options.filter.as_ref().is_some_and(|filter| *filter != v1::Filter::default()),
+            filtered: options
+                .filter
+                .as_ref()
+                .is_some_and(|filter| *filter != v1::Filter::default()),
             given,
             cursor,
             places: BTreeMap::new(),
@@ -92,7 +95,10 @@ impl Progress {
     }
 
     pub(crate) fn resume_point(&self) -> ResumePoint {
-        ResumePoint { cursor: self.cursor.clone(), positions: self.positions() }
+        ResumePoint {
+            cursor: self.cursor.clone(),
+            positions: self.positions(),
+        }
     }
 
     /// Lines that came again and were dropped.
@@ -118,9 +124,12 @@ impl Progress {
             let hint = match &self.start {
                 Start::Now => Some(stream.next_sequence),
                 Start::Beginning => Some(stream.first_sequence),
-                Start::LastLines(count) => {
-                    Some(stream.next_sequence.saturating_sub(*count).max(stream.first_sequence))
-                }
+                Start::LastLines(count) => Some(
+                    stream
+                        .next_sequence
+                        .saturating_sub(*count)
+                        .max(stream.first_sequence),
+                ),
                 Start::SinceUnixUs(_) | Start::Resume(_) => None,
             };
             (None, hint)
@@ -239,7 +248,11 @@ fn known<'a>(
 }
 
 fn missing(stream_id: u64, expected_sequence: u64, got_sequence: u64) -> Error {
-    Error::MissingLines { stream_id, expected_sequence, got_sequence }
+    Error::MissingLines {
+        stream_id,
+        expected_sequence,
+        got_sequence,
+    }
 }
 
 #[cfg(test)]
@@ -252,17 +265,29 @@ mod tests {
         for sequence in first..first + count {
             assert!(builder.push_line(sequence.to_string().as_bytes(), 0, v1::Channel::Stdout, false));
         }
-        v1::StreamBlock { stream_id: 1, block: builder.finish(first) }
+        v1::StreamBlock {
+            stream_id: 1,
+            block: builder.finish(first),
+        }
     }
 
     fn progress(start: Start) -> Progress {
-        let mut progress = Progress::new(&TailOptions { start, ..TailOptions::default() });
-        progress.announce(v1::Stream { stream_id: 1, next_sequence: 50, ..v1::Stream::default() });
+        let mut progress = Progress::new(&TailOptions {
+            start,
+            ..TailOptions::default()
+        });
+        progress.announce(v1::Stream {
+            stream_id: 1,
+            next_sequence: 50,
+            ..v1::Stream::default()
+        });
         progress
     }
 
     fn sequences(lines: Option<StreamLines>) -> Vec<u64> {
-        lines.map(|lines| lines.lines().map(|line| line.sequence).collect()).unwrap_or_default()
+        lines
+            .map(|lines| lines.lines().map(|line| line.sequence).collect())
+            .unwrap_or_default()
     }
 
     #[test]
@@ -281,9 +306,18 @@ mod tests {
         let error = progress.accept_block(&block(4, 1)).unwrap_err();
         assert!(matches!(
             error,
-            Error::MissingLines { stream_id: 1, expected_sequence: 3, got_sequence: 4 }
+            Error::MissingLines {
+                stream_id: 1,
+                expected_sequence: 3,
+                got_sequence: 4
+            }
         ));
-        let gap = v1::Gap { stream_id: 1, first_sequence: 2, next_sequence: 4, message: String::new() };
+        let gap = v1::Gap {
+            stream_id: 1,
+            first_sequence: 2,
+            next_sequence: 4,
+            message: String::new(),
+        };
         let (_, told) = progress.accept_gap(gap).unwrap().unwrap();
         assert_eq!((told.first_sequence, told.next_sequence), (3, 4));
         assert_eq!(sequences(progress.accept_block(&block(4, 1)).unwrap()), [4]);
@@ -293,8 +327,15 @@ mod tests {
     fn an_end_beyond_the_last_line_is_a_hole() {
         let mut progress = progress(Start::Beginning);
         progress.accept_block(&block(0, 3)).unwrap();
-        let end = |next_sequence| v1::StreamEnded { stream_id: 1, next_sequence, end: None };
-        assert!(matches!(progress.accept_end(&end(5)), Err(Error::MissingLines { .. })));
+        let end = |next_sequence| v1::StreamEnded {
+            stream_id: 1,
+            next_sequence,
+            end: None,
+        };
+        assert!(matches!(
+            progress.accept_end(&end(5)),
+            Err(Error::MissingLines { .. })
+        ));
         assert!(progress.accept_end(&end(3)).unwrap().is_some());
         assert!(progress.accept_end(&end(3)).unwrap().is_none());
     }
@@ -307,7 +348,10 @@ mod tests {
         assert_eq!(progress.positions(), BTreeMap::from([(1, 50)]));
         progress.accept_cursor(Bytes::from_static(b"here"));
         assert_eq!(progress.positions(), BTreeMap::new());
-        assert_eq!(progress.request_start(), tail_request::Start::Cursor(Bytes::from_static(b"here")));
+        assert_eq!(
+            progress.request_start(),
+            tail_request::Start::Cursor(Bytes::from_static(b"here"))
+        );
         progress.accept_block(&block(50, 1)).unwrap();
         assert_eq!(progress.positions(), BTreeMap::from([(1, 51)]));
     }

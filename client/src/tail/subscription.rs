@@ -68,32 +68,36 @@ impl Subscription {
         loop {
             let failure = match &mut self.state {
                 State::Done => return Ok(None),
-                State::Live(messages) => match timeout(self.options.silence_limit, messages.message()).await {
-                    Ok(Ok(Some(response))) => {
-                        self.attempts = 0;
-                        self.last_message = Instant::now();
-                        match self.accept(response) {
-                            Ok(Some(event)) => return Ok(Some(event)),
-                            Ok(None) => continue,
-                            Err(error) => Failure::Final(error),
+                State::Live(messages) => {
+                    match timeout(self.options.silence_limit, messages.message()).await {
+                        Ok(Ok(Some(response))) => {
+                            self.attempts = 0;
+                            self.last_message = Instant::now();
+                            match self.accept(response) {
+                                Ok(Some(event)) => return Ok(Some(event)),
+                                Ok(None) => continue,
+                                Err(error) => Failure::Final(error),
+                            }
                         }
+                        Ok(Ok(None)) if self.options.follow => {
+                            Failure::Transient(self.lost("the relay closed the subscription".to_owned()))
+                        }
+                        Ok(Ok(None)) => {
+                            self.state = State::Done;
+                            return Ok(None);
+                        }
+                        Ok(Err(status)) => self.classify(&status),
+                        Err(_) => Failure::Transient(self.silent()),
                     }
-                    Ok(Ok(None)) if self.options.follow => {
-                        Failure::Transient(self.lost("the relay closed the subscription".to_owned()))
-                    }
-                    Ok(Ok(None)) => {
-                        self.state = State::Done;
-                        return Ok(None);
-                    }
-                    Ok(Err(status)) => self.classify(&status),
-                    Err(_) => Failure::Transient(self.silent()),
-                },
+                }
                 State::Waiting(until) => {
                     sleep_until(*until).await;
                     match self.call().await {
                         Ok(messages) => {
                             self.state = State::Live(Box::new(messages));
-                            return Ok(Some(Event::Resumed { attempts: self.attempts }));
+                            return Ok(Some(Event::Resumed {
+                                attempts: self.attempts,
+                            }));
                         }
                         Err(failure) => failure,
                     }
@@ -130,23 +134,29 @@ impl Subscription {
                 is_new.then_some(Event::StreamAnnounced(stream))
             }
             Some(Message::Block(block)) => self.progress.accept_block(&block)?.map(Event::Lines),
-            Some(Message::Gap(gap)) => {
-                self.progress.accept_gap(gap)?.map(|(stream, gap)| Event::Gap { stream, gap })
-            }
+            Some(Message::Gap(gap)) => self
+                .progress
+                .accept_gap(gap)?
+                .map(|(stream, gap)| Event::Gap { stream, gap }),
             Some(Message::CaughtUp(caught_up)) => {
                 self.progress.accept_cursor(caught_up.cursor);
                 self.progress.accept_caught_up().then_some(Event::CaughtUp)
             }
             Some(Message::Heartbeat(heartbeat)) => {
                 self.progress.accept_cursor(heartbeat.cursor);
-                Some(Event::Heartbeat { server_unix_us: heartbeat.server_unix_us, heads: heartbeat.heads })
+                Some(Event::Heartbeat {
+                    server_unix_us: heartbeat.server_unix_us,
+                    heads: heartbeat.heads,
+                })
             }
             Some(Message::StreamEnded(ended)) => {
-                self.progress.accept_end(&ended)?.map(|stream| Event::StreamEnded {
-                    stream,
-                    next_sequence: ended.next_sequence,
-                    end: ended.end,
-                })
+                self.progress
+                    .accept_end(&ended)?
+                    .map(|stream| Event::StreamEnded {
+                        stream,
+                        next_sequence: ended.next_sequence,
+                        end: ended.end,
+                    })
             }
             // A kind of message that this version does not know.
             None => None,
@@ -161,7 +171,10 @@ impl Subscription {
             stream_ids: self.options.stream_ids.clone(),
             start: Some(self.progress.request_start()),
             positions: positions
-                .map(|(stream_id, next_sequence)| v1::Position { stream_id, next_sequence })
+                .map(|(stream_id, next_sequence)| v1::Position {
+                    stream_id,
+                    next_sequence,
+                })
                 .collect(),
             follow: self.options.follow,
             filter: self.options.filter.clone(),
@@ -184,9 +197,9 @@ impl Subscription {
             return Failure::Transient(self.lost(describe(status)));
         }
         Failure::Final(match status.code() {
-            Code::FailedPrecondition => {
-                Error::CursorOfAnotherStore { message: status.message().to_owned() }
-            }
+            Code::FailedPrecondition => Error::CursorOfAnotherStore {
+                message: status.message().to_owned(),
+            },
             _ => Error::from_status(status, "tailing", &self.dialer.address),
         })
     }
@@ -200,18 +213,29 @@ impl Subscription {
             }
             Failure::Transient(error) => error,
         };
-        if self.options.give_up_after.is_some_and(|limit| self.last_message.elapsed() >= limit) {
+        if self
+            .options
+            .give_up_after
+            .is_some_and(|limit| self.last_message.elapsed() >= limit)
+        {
             self.state = State::Done;
             return Err(reason);
         }
         let wait = self.options.backoff.wait(self.attempts);
         self.attempts = self.attempts.saturating_add(1);
         self.state = State::Waiting(Instant::now() + wait);
-        Ok(Event::Reconnecting { reason, attempt: self.attempts, wait })
+        Ok(Event::Reconnecting {
+            reason,
+            attempt: self.attempts,
+            wait,
+        })
     }
 
     fn lost(&self, reason: String) -> Error {
-        Error::Unreachable { address: self.dialer.address.clone(), reason }
+        Error::Unreachable {
+            address: self.dialer.address.clone(),
+            reason,
+        }
     }
 
     fn silent(&self) -> Error {
