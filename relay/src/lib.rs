@@ -7,11 +7,13 @@
 //! everything up to `subscription` know nothing of HTTP.
 
 mod clock;
+pub mod config;
 mod core;
 pub mod filter;
 mod ingest;
 mod metrics;
 pub mod selector;
+pub mod server;
 mod services;
 mod streams;
 mod subscription;

@@ -1,1 +1,93 @@
-fn main() {}
+//! `millstream-relay`: parse, build, run.
+//!
+//! Exit status: 0 after a stop that was asked for, 1 when the relay cannot start or run, 2 for a command
+//! line or configuration that is wrong.
+
+mod cli;
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use millstream_relay::config::Config;
+use millstream_relay::server::Relay;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let config = match Config::load(cli.settings, cli.config.as_deref()) {
+        Ok(config) => config,
+        Err(error) => return fail(2, &error.to_string()),
+    };
+    match cli.command.unwrap_or(Command::Serve) {
+        Command::CheckConfig => {
+            print!("{}", config.explain());
+            ExitCode::SUCCESS
+        }
+        Command::Token(_) => fail(
+            1,
+            "tokens are not available in this version: a relay listens on loopback only, unless \
+             --insecure-listen says otherwise, and asks nobody who they are",
+        ),
+        Command::Serve => {
+            start_log();
+            match run(config) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => fail(1, &format!("{error:#}")),
+            }
+        }
+    }
+}
+
+fn fail(status: u8, message: &str) -> ExitCode {
+    eprintln!("millstream-relay: {message}");
+    ExitCode::from(status)
+}
+
+/// The log goes to standard error: standard output is for the one line that says where the relay is.
+fn start_log() {
+    let filter = EnvFilter::try_from_env("MILLSTREAM_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+}
+
+fn run(config: Config) -> anyhow::Result<()> {
+    // Readers that are behind block on the disk, many at a time at most; the rest wait their turn.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(64)
+        .build()?;
+    runtime.block_on(async {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        if config.is_open {
+            tracing::warn!(
+                "listening on {} without TLS and logins: everybody who reaches it can read and write logs",
+                config.listen
+            );
+        }
+        let relay = Relay::start(config).await?;
+        let mut output = std::io::stdout();
+        // Nobody has to read this line.
+        let _ = writeln!(output, "millstream-relay listening on http://{}", relay.address());
+        let _ = output.flush();
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        tracing::info!("stopping; a second signal stops at once");
+        tokio::select! {
+            () = relay.stop() => tracing::info!("stopped"),
+            _ = interrupt.recv() => tracing::warn!("stopped at once"),
+            _ = terminate.recv() => tracing::warn!("stopped at once"),
+        }
+        anyhow::Ok(())
+    })
+}

@@ -1,5 +1,7 @@
 //! Pages, lists and the watch.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod support;
 
 use futures_util::StreamExt;

@@ -42,13 +42,11 @@ impl v1::ingest_service_server::IngestService for IngestApi {
         request: Request<Streaming<v1::PushRequest>>,
     ) -> Result<Response<Self::PushStream>, Status> {
         let mut incoming = request.into_inner();
-        let hello = match incoming.message().await?.and_then(|request| request.message) {
-            Some(push_request::Message::Hello(hello)) => hello,
-            _ => {
-                return Err(Status::invalid_argument(
-                    "the first message of a session must be Hello",
-                ));
-            }
+        let first = incoming.message().await?.and_then(|request| request.message);
+        let Some(push_request::Message::Hello(hello)) = first else {
+            return Err(Status::invalid_argument(
+                "the first message of a session must be Hello",
+            ));
         };
         check::check_hello(&hello).map_err(|error| hello_status(&error))?;
         let session = Arc::new(Session::new(hello.agent_id.clone()));

@@ -168,6 +168,16 @@ impl Agent {
         .await;
     }
 
+    pub(crate) async fn try_push(&self, handle: u32, block: v1::Block) {
+        let push = v1::PushBlock {
+            handle,
+            block: Some(block),
+            checkpoint: bytes::Bytes::new(),
+        };
+        let message = Some(push_request::Message::Block(push));
+        let _ = self.to_relay.send(v1::PushRequest { message }).await;
+    }
+
     pub(crate) async fn end(&self, handle: u32, next_sequence: u64) {
         let end = v1::StreamEnd {
             reason: v1::EndReason::Exited.into(),

@@ -1,0 +1,56 @@
+//! `relay.toml`.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::ConfigError;
+
+/// The keys, as [`super::Settings`] documents them.
+const KEYS: [&str; 8] = [
+    "listen",
+    "data_dir",
+    "cors_origins",
+    "insecure_listen",
+    "fsync",
+    "fsync_interval_ms",
+    "max_streams",
+    "max_unacked_bytes",
+];
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    pub(super) listen: Option<String>,
+    pub(super) data_dir: Option<PathBuf>,
+    pub(super) cors_origins: Option<Vec<String>>,
+    pub(super) insecure_listen: Option<bool>,
+    pub(super) fsync: Option<String>,
+    pub(super) fsync_interval_ms: Option<u64>,
+    pub(super) max_streams: Option<usize>,
+    pub(super) max_unacked_bytes: Option<u64>,
+}
+
+pub(super) fn read(path: &Path) -> Result<File, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|cause| ConfigError::Read {
+        path: path.to_owned(),
+        cause,
+    })?;
+    toml::from_str(&text).map_err(|error| {
+        let unknown = error
+            .message()
+            .split('`')
+            .nth(1)
+            .filter(|_| error.message().starts_with("unknown field"));
+        let hint = unknown.map_or_else(String::new, |key| {
+            let nearest = KEYS
+                .iter()
+                .max_by(|a, b| strsim::jaro_winkler(key, a).total_cmp(&strsim::jaro_winkler(key, b)));
+            nearest.map_or_else(String::new, |nearest| format!("did you mean `{nearest}`?"))
+        });
+        ConfigError::File {
+            path: path.to_owned(),
+            message: format!("{error}{hint}"),
+        }
+    })
+}

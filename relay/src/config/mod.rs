@@ -1,0 +1,306 @@
+//! What the relay was asked to do, parsed once into types that cannot be wrong.
+//!
+//! A value comes from a flag, else from an environment variable (clap looks there), else from the file,
+//! else it is the default.
+
+mod file;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::{CoreOptions, Fsync};
+
+/// Everything that can be set, as flags and environment variables. The keys of the file are the same
+/// with underscores.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Settings {
+    /// Address and port to listen on; port 0 takes a free one [default: 127.0.0.1:7171]
+    #[arg(long, env = "MILLSTREAM_LISTEN", value_name = "ADDRESS:PORT", global = true)]
+    pub listen: Option<String>,
+    /// Directory of the store; made when it does not exist [default: millstream-data]
+    #[arg(long, env = "MILLSTREAM_DATA_DIR", value_name = "DIR", global = true)]
+    pub data_dir: Option<PathBuf>,
+    /// Origins of web pages, besides the relay's own, that may call it; comma separated, exact, such as
+    /// https://ci.example.com [default: none]
+    #[arg(
+        long,
+        env = "MILLSTREAM_CORS_ORIGINS",
+        value_name = "ORIGINS",
+        value_delimiter = ',',
+        global = true
+    )]
+    pub cors_origins: Option<Vec<String>>,
+    /// Listen on an address that others can reach although this version has neither TLS nor logins:
+    /// everybody who reaches the port can read and write logs
+    #[arg(long, env = "MILLSTREAM_INSECURE_LISTEN", num_args = 0..=1, default_missing_value = "true", global = true)]
+    pub insecure_listen: Option<bool>,
+    /// When acknowledged lines are on disk: `always` (before the acknowledgement), `interval` (a power
+    /// failure may take the last interval), `never` (when the system likes) [default: always]
+    #[arg(long, env = "MILLSTREAM_FSYNC", value_name = "POLICY", global = true)]
+    pub fsync: Option<String>,
+    /// Interval of `fsync = "interval"` in milliseconds [default: 1000]
+    #[arg(long, env = "MILLSTREAM_FSYNC_INTERVAL_MS", value_name = "MS", global = true)]
+    pub fsync_interval_ms: Option<u64>,
+    /// Streams that are accepted in all; one more is refused [default: 1000000]
+    #[arg(long, env = "MILLSTREAM_MAX_STREAMS", value_name = "N", global = true)]
+    pub max_streams: Option<usize>,
+    /// Text that one agent may send beyond what was acknowledged, in bytes [default: 16777216]
+    #[arg(
+        long,
+        env = "MILLSTREAM_MAX_UNACKED_BYTES",
+        value_name = "BYTES",
+        global = true
+    )]
+    pub max_unacked_bytes: Option<u64>,
+}
+
+/// A checked configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub listen: SocketAddr,
+    pub data_dir: PathBuf,
+    pub cors_origins: Vec<http::HeaderValue>,
+    /// Others can reach the port and nothing protects it.
+    pub is_open: bool,
+    pub core: CoreOptions,
+}
+
+/// What is wrong with the configuration; the message says where and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read {path}: {cause}")]
+    Read { path: PathBuf, cause: std::io::Error },
+    #[error("{path}: {message}")]
+    File { path: PathBuf, message: String },
+    #[error("{name}: {value:?} is not valid: {cure}")]
+    Value {
+        name: &'static str,
+        value: String,
+        cure: String,
+    },
+    #[error(
+        "listen: {0} can be reached by others, and this version has neither TLS nor logins; listen on \
+         127.0.0.1 and put a proxy in front, or accept the risk with --insecure-listen"
+    )]
+    OpenListen(SocketAddr),
+}
+
+impl Config {
+    /// Puts flags and environment over the file and the file over the defaults, and checks the result.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn load(settings: Settings, file: Option<&Path>) -> Result<Self, ConfigError> {
+        let file = file.map(file::read).transpose()?.unwrap_or_default();
+        let defaults = CoreOptions::default();
+        let listen = parse_listen(
+            settings
+                .listen
+                .or(file.listen)
+                .as_deref()
+                .unwrap_or("127.0.0.1:7171"),
+        )?;
+        let is_open = !listen.ip().is_loopback();
+        if is_open && !settings.insecure_listen.or(file.insecure_listen).unwrap_or(false) {
+            return Err(ConfigError::OpenListen(listen));
+        }
+        let interval = settings
+            .fsync_interval_ms
+            .or(file.fsync_interval_ms)
+            .unwrap_or(1000);
+        let fsync = settings.fsync.or(file.fsync);
+        Ok(Self {
+            listen,
+            data_dir: settings
+                .data_dir
+                .or(file.data_dir)
+                .unwrap_or_else(|| "millstream-data".into()),
+            cors_origins: settings
+                .cors_origins
+                .or(file.cors_origins)
+                .unwrap_or_default()
+                .into_iter()
+                .map(parse_origin)
+                .collect::<Result<_, _>>()?,
+            is_open,
+            core: CoreOptions {
+                fsync: fsync.map_or(Ok(defaults.fsync), |policy| parse_fsync(policy, interval))?,
+                max_streams: settings
+                    .max_streams
+                    .or(file.max_streams)
+                    .unwrap_or(defaults.max_streams),
+                max_unacked_bytes: settings
+                    .max_unacked_bytes
+                    .or(file.max_unacked_bytes)
+                    .unwrap_or(defaults.max_unacked_bytes),
+                ..defaults
+            },
+        })
+    }
+
+    /// What the configuration means, in plain words.
+    #[must_use]
+    pub fn explain(&self) -> String {
+        let who = match (self.is_open, self.listen.ip()) {
+            (false, _) => "only programs on this machine can connect".to_owned(),
+            (true, IpAddr::V4(address)) if address.is_unspecified() => open_words("on every interface"),
+            (true, IpAddr::V6(address)) if address.is_unspecified() => open_words("on every interface"),
+            (true, _) => open_words("on this address"),
+        };
+        let pages = if self.cors_origins.is_empty() {
+            "only the relay's own web page may call it from a browser".to_owned()
+        } else {
+            let origins: Vec<_> = self
+                .cors_origins
+                .iter()
+                .map(|origin| String::from_utf8_lossy(origin.as_bytes()))
+                .collect();
+            format!("web pages of {} may call it from a browser", origins.join(", "))
+        };
+        let durable = match self.core.fsync {
+            Fsync::Always => "acknowledged lines survive a power failure".to_owned(),
+            Fsync::Interval(interval) => {
+                format!(
+                    "a power failure may take the last {} ms of acknowledged lines",
+                    interval.as_millis()
+                )
+            }
+            Fsync::Never => "a power failure may take acknowledged lines".to_owned(),
+        };
+        format!(
+            "listen    {}: {who}\nbrowsers  {pages}\ndata      {}\nfsync     {durable}\nlimits    {} streams, \
+             {} bytes unacknowledged per agent\n",
+            self.listen,
+            self.data_dir.display(),
+            self.core.max_streams,
+            self.core.max_unacked_bytes
+        )
+    }
+}
+
+fn open_words(place: &str) -> String {
+    format!("everybody who reaches it {place} can read and write logs (no TLS, no logins)")
+}
+
+fn parse_listen(text: &str) -> Result<SocketAddr, ConfigError> {
+    let text = text.replace("localhost:", "127.0.0.1:");
+    text.parse().map_err(|_| ConfigError::Value {
+        name: "listen",
+        value: text,
+        cure: "give an IP address and a port, such as 127.0.0.1:7171 or [::1]:7171".to_owned(),
+    })
+}
+
+fn parse_origin(text: String) -> Result<http::HeaderValue, ConfigError> {
+    let host = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"));
+    let is_origin = host.is_some_and(|host| !host.is_empty() && !host.contains(['/', '*', '?', '#']));
+    match http::HeaderValue::from_str(&text) {
+        Ok(value) if is_origin => Ok(value),
+        _ => Err(ConfigError::Value {
+            name: "cors_origins",
+            value: text,
+            cure: "give scheme, host and port only, such as https://ci.example.com or http://localhost:5173"
+                .to_owned(),
+        }),
+    }
+}
+
+fn parse_fsync(text: String, interval_ms: u64) -> Result<Fsync, ConfigError> {
+    match text.as_str() {
+        "always" => Ok(Fsync::Always),
+        "interval" => Ok(Fsync::Interval(Duration::from_millis(interval_ms))),
+        "never" => Ok(Fsync::Never),
+        _ => Err(ConfigError::Value {
+            name: "fsync",
+            value: text,
+            cure: "it is always, interval or never".to_owned(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("relay.toml");
+        std::fs::write(&path, "listen = \"127.0.0.1:1\"\nfsync = \"never\"\n").unwrap();
+        let settings = Settings {
+            listen: Some("127.0.0.1:2".to_owned()),
+            ..Settings::default()
+        };
+        let config = Config::load(settings, Some(&path)).unwrap();
+        assert_eq!(config.listen.port(), 2);
+        assert_eq!(config.core.fsync, Fsync::Never);
+        assert_eq!(config.data_dir, Path::new("millstream-data"));
+    }
+
+    #[test]
+    fn an_unknown_key_names_its_line_and_the_nearest_known_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("relay.toml");
+        std::fs::write(&path, "listen = \"127.0.0.1:1\"\ndata-dirr = \"x\"\n").unwrap();
+        let message = Config::load(Settings::default(), Some(&path))
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains("relay.toml"), "{message}");
+        assert!(message.contains("line 2"), "{message}");
+        assert!(message.contains("`data_dir`"), "{message}");
+    }
+
+    #[test]
+    fn an_open_address_needs_an_explicit_word() {
+        let open = Settings {
+            listen: Some("0.0.0.0:7171".to_owned()),
+            ..Settings::default()
+        };
+        let message = Config::load(open.clone(), None).unwrap_err().to_string();
+        assert!(message.contains("--insecure-listen"), "{message}");
+        let config = Config::load(
+            Settings {
+                insecure_listen: Some(true),
+                ..open
+            },
+            None,
+        )
+        .unwrap();
+        assert!(config.explain().contains("everybody"));
+    }
+
+    #[test]
+    fn bad_values_say_what_would_be_good() {
+        for (settings, words) in [
+            (
+                Settings {
+                    listen: Some("7171".to_owned()),
+                    ..Settings::default()
+                },
+                "127.0.0.1:7171",
+            ),
+            (
+                Settings {
+                    fsync: Some("often".to_owned()),
+                    ..Settings::default()
+                },
+                "always, interval or never",
+            ),
+            (
+                Settings {
+                    cors_origins: Some(vec!["*".to_owned()]),
+                    ..Settings::default()
+                },
+                "https://ci.example.com",
+            ),
+        ] {
+            let message = Config::load(settings, None).unwrap_err().to_string();
+            assert!(message.contains(words), "{message}");
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! The gRPC side: Millstream's services, health and reflection, behind the gRPC-Web layer.
+
+use millstream_proto::FILE_DESCRIPTOR_SET;
+use tonic::service::Routes;
+use tonic_health::ServingStatus;
+use tonic_health::server::{HealthReporter, health_reporter};
+use tonic_web::{GrpcWebLayer, GrpcWebService};
+use tower::Layer;
+
+use crate::Core;
+
+/// Services whose health can be asked for by name; the empty name is the whole relay.
+const SERVICES: [&str; 3] = ["", "millstream.v1.IngestService", "millstream.v1.LogService"];
+
+/// Says whether the relay serves.
+#[derive(Clone, Debug)]
+pub(super) struct Health(HealthReporter);
+
+impl Health {
+    async fn set(&self, status: ServingStatus) {
+        for service in SERVICES {
+            self.0.set_service_status(service, status).await;
+        }
+    }
+
+    pub(super) async fn stopping(&self) {
+        self.set(ServingStatus::NotServing).await;
+    }
+}
+
+pub(super) async fn service(core: &Core) -> (Health, GrpcWebService<Routes>) {
+    let (reporter, health_service) = health_reporter();
+    let health = Health(reporter);
+    health.set(ServingStatus::Serving).await;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let valid = "the descriptors were encoded by the build";
+    let routes = core
+        .routes()
+        .add_service(health_service)
+        .add_service(reflection().build_v1().expect(valid))
+        .add_service(reflection().build_v1alpha().expect(valid))
+        .prepare();
+    (health, GrpcWebLayer::new().layer(routes))
+}

@@ -1,0 +1,171 @@
+//! The one port: gRPC, gRPC-Web, the web client, raw download, health and metrics.
+//!
+//! A request whose content type is gRPC's goes to the gRPC services (through the gRPC-Web layer), every
+//! other one to the HTTP routes. Nothing here knows what a stream holds.
+
+mod grpc;
+mod http_routes;
+mod listen;
+mod metrics;
+mod raw_download;
+mod switch;
+mod web_client;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, Method, header};
+use millstream_store::{EmbeddedOptions, EmbeddedStore, StoreError};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+use crate::config::Config;
+use crate::{Core, CoreOptions};
+
+/// Time that a stop may take before what is left is cut off.
+pub const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// HTTP/2 flow control: what a peer may send before it is read. Limits, not allocations; the protocol's
+/// own 64 KiB would cost a round trip every 64 KiB.
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+const FRAME_BYTES: u32 = 256 << 10;
+
+/// Calls that one connection may have open.
+const CALLS_PER_CONNECTION: u32 = 1024;
+
+/// A connection that answers no ping for this long is dead.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Why the relay does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("cannot listen on {address}: {cause}; {cure}")]
+    Listen {
+        address: SocketAddr,
+        cause: std::io::Error,
+        cure: &'static str,
+    },
+}
+
+/// A relay that is running.
+#[derive(Debug)]
+pub struct Relay {
+    core: Core,
+    address: SocketAddr,
+    stop: CancellationToken,
+    /// The server, and nothing else.
+    tasks: JoinSet<Result<(), tonic::transport::Error>>,
+    health: grpc::Health,
+}
+
+impl Relay {
+    /// Opens the store, listens and serves.
+    ///
+    /// # Errors
+    /// The data directory cannot be used or the address cannot be listened on.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let listener = listen::bind(config.listen).await?;
+        let data_dir = config.data_dir.clone();
+        let store =
+            tokio::task::spawn_blocking(move || EmbeddedStore::open(&data_dir, EmbeddedOptions::default()));
+        let store = store.await.map_err(|error| StoreError::Engine {
+            what: "opening the store".to_owned(),
+            cause: error.to_string(),
+        })??;
+        Self::serve(listener, Arc::new(store), config.core, config.cors_origins).await
+    }
+
+    async fn serve(
+        listener: TcpListener,
+        store: Arc<EmbeddedStore>,
+        options: CoreOptions,
+        cors_origins: Vec<http::HeaderValue>,
+    ) -> Result<Self, StartError> {
+        let address = listener.local_addr().map_err(|cause| StartError::Listen {
+            address: SocketAddr::from(([0, 0, 0, 0], 0)),
+            cause,
+            cure: "this should not happen; report it",
+        })?;
+        let core = Core::start(store, options)?;
+        let (health, grpc) = grpc::service(&core).await;
+        let service = switch::Switch::new(grpc, http_routes::router(core.clone()));
+        let stop = CancellationToken::new();
+        let server = Server::builder()
+            .accept_http1(true)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_frame_size(FRAME_BYTES)
+            .max_concurrent_streams(CALLS_PER_CONNECTION)
+            .http2_keepalive_interval(Some(PING_INTERVAL))
+            .http2_keepalive_timeout(Some(PING_TIMEOUT))
+            .layer(cors(cors_origins))
+            .serve_with_incoming_shutdown(
+                service,
+                TcpIncoming::from(listener).with_nodelay(Some(true)),
+                stop.clone().cancelled_owned(),
+            );
+        let mut tasks = JoinSet::new();
+        tasks.spawn(server);
+        Ok(Self {
+            core,
+            address,
+            stop,
+            tasks,
+            health,
+        })
+    }
+
+    /// Where it listens, with the real port.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops: says NOT_SERVING, makes durable and acknowledges what was accepted, ends every call so that
+    /// agents and readers reconnect, and closes the port. Cuts off what is left after [`STOP_LIMIT`].
+    pub async fn stop(mut self) {
+        self.health.stopping().await;
+        self.stop.cancel();
+        let graceful = async {
+            self.core.shutdown().await;
+            self.tasks.join_next().await
+        };
+        match tokio::time::timeout(STOP_LIMIT, graceful).await {
+            Ok(None | Some(Ok(Ok(())))) => {}
+            Ok(Some(Ok(Err(error)))) => tracing::warn!(%error, "the server stopped with an error"),
+            Ok(Some(Err(error))) => tracing::error!(%error, "the server's task failed"),
+            Err(_elapsed) => tracing::warn!("connections were cut off after {} s", STOP_LIMIT.as_secs()),
+        }
+    }
+}
+
+/// Browsers may call from the configured origins, and from the relay's own page, which needs no leave.
+fn cors(origins: Vec<http::HeaderValue>) -> CorsLayer {
+    let grpc_header = HeaderName::from_static;
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::list(origins))
+        .allow_methods([Method::GET, Method::POST])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            grpc_header("grpc-timeout"),
+            grpc_header("x-grpc-web"),
+            grpc_header("x-user-agent"),
+            grpc_header("connect-protocol-version"),
+        ])
+        .expose_headers([
+            grpc_header("grpc-status"),
+            grpc_header("grpc-message"),
+            grpc_header("grpc-status-details-bin"),
+        ])
+        .max_age(Duration::from_secs(3600))
+}
