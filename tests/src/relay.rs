@@ -88,10 +88,16 @@ impl Relay {
         self.process = Some(process);
     }
 
-    /// A client of the reading service; connects with its first call.
+    /// A gRPC connection, made by its first call.
+    pub fn channel(&self) -> Channel {
+        Endpoint::from_shared(self.url.clone())
+            .expect("the relay prints its URL")
+            .connect_lazy()
+    }
+
+    /// A client of the reading service.
     pub fn log_service(&self) -> LogServiceClient<Channel> {
-        let endpoint = Endpoint::from_shared(self.url.clone()).expect("the relay prints its URL");
-        LogServiceClient::new(endpoint.connect_lazy()).max_decoding_message_size(8 << 20)
+        LogServiceClient::new(self.channel()).max_decoding_message_size(8 << 20)
     }
 
     /// The streams that `selector` selects, by id.

@@ -1,4 +1,5 @@
 //! Many readers at once: filters, speeds, and one that stops reading for a while.
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
 
 use std::time::Duration;
 

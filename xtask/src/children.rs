@@ -54,11 +54,10 @@ impl Children {
         let child = command.stdout(stdout).stderr(log).spawn();
         let child = child.with_context(|| format!("{name} cannot be started"))?;
         self.running.push((name.to_owned(), child));
-        Ok(self
-            .running
+        self.running
             .last_mut()
             .map(|(_, child)| child)
-            .context("a child was just added")?)
+            .context("a child was just added")
     }
 
     fn log_file(&self, name: &str) -> PathBuf {

@@ -1,9 +1,17 @@
 //! `cargo xtask bench`: measurements, each beside what people would use otherwise, in one run on one machine.
 
+mod latency;
+mod measure;
+mod pipeline;
+mod rsyslog;
+mod systems;
+
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
+
+use crate::build::Profile;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Bench {
@@ -16,12 +24,19 @@ pub(crate) struct Pipeline {
     /// Size of the bulk input, GiB.
     #[arg(long, default_value_t = 1.0)]
     gib: f64,
+    /// Duration of each latency run, seconds.
+    #[arg(long, default_value_t = 15)]
+    seconds: u64,
+    /// Profile of the binaries that are measured.
+    #[arg(long, value_enum, default_value_t = Profile::Dist)]
+    profile: Profile,
+    /// Build nothing and take the binaries that are there.
+    #[arg(long)]
+    prebuilt: bool,
 }
 
 pub(crate) fn run(bench: &Bench) -> Result<ExitCode> {
     match bench {
-        Bench::Pipeline(options) => {
-            anyhow::bail!("{options:?}")
-        }
+        Bench::Pipeline(options) => pipeline::run(options),
     }
 }

@@ -1,8 +1,10 @@
 //! The three hosts of the demo and what happens on them.
 
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::Duration;
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use rustix::process::{Pid, Signal, kill_process};
@@ -78,14 +80,13 @@ impl Hosts {
         bin_dir: &Path,
         url: &str,
     ) -> Result<()> {
-        let mut agent = agent(bin_dir, &self.dir, "ci-runner", url);
-        agent
-            .arg("--file")
+        let mut ci = agent(bin_dir, &self.dir, "ci-runner", url);
+        ci.arg("--file")
             .arg(&self.rotating.file)
             .arg("--tail")
             .arg(&self.tailed.file);
-        agent.args(["--label", "job=nightly"]);
-        children.start("ci-runner", &mut agent, Stdio::null())?;
+        ci.args(["--label", "job=nightly"]);
+        children.start("ci-runner", &mut ci, Stdio::null())?;
         tasks.spawn(self.rotating.go_on(stop.clone()));
         tasks.spawn(self.tailed.go_on(stop.clone()));
 
@@ -93,8 +94,17 @@ impl Hosts {
             ("build-linux", self.linux, None),
             ("build-arm", self.arm, Some(FAILING)),
         ] {
+            let diary = scratch.dir().join("builds.log");
+            std::fs::write(
+                &diary,
+                format!("{host} builds millstream-proto again and again\n"),
+            )?;
+            let mut resident = agent(bin_dir, &self.dir, host, url);
+            resident.arg("--file").arg(&diary);
+            children.start(host, &mut resident, Stdio::null())?;
             let builder = Builder {
                 host,
+                diary,
                 scratch,
                 failing,
                 bin_dir: bin_dir.to_path_buf(),
@@ -124,6 +134,8 @@ fn agent(bin_dir: &Path, dir: &Path, host: &str, url: &str) -> Command {
 struct Builder {
     host: &'static str,
     scratch: Scratch,
+    /// A log file in which each build leaves a line; the host's own agent follows it.
+    diary: PathBuf,
     failing: Option<u32>,
     bin_dir: PathBuf,
     dir: PathBuf,
@@ -138,21 +150,17 @@ impl Builder {
             self.scratch.change(fails)?;
             if number > 1 {
                 // What depends on it is compiled again too, so that every build has something to say.
-                self.cargo(
-                    &[
-                        "clean",
-                        "--quiet",
-                        "--offline",
-                        "-p",
-                        "bytes",
-                        "-p",
-                        "millstream-proto",
-                    ],
-                    &stop,
-                )
-                .await?;
+                self.clean(&stop).await?;
             }
-            self.build(number, &stop).await?;
+            let began = Instant::now();
+            let Some(status) = self.build(number, &stop).await? else {
+                break;
+            };
+            let outcome = if status.success() { "passed" } else { "FAILED" };
+            self.note(&format!(
+                "build {number} {outcome} after {:.1} s ({status})",
+                began.elapsed().as_secs_f64()
+            ))?;
             if stop
                 .run_until_cancelled(tokio::time::sleep(PAUSE))
                 .await
@@ -164,28 +172,61 @@ impl Builder {
         Ok(())
     }
 
+    fn note(&self, text: &str) -> Result<()> {
+        let mut diary = OpenOptions::new().append(true).open(&self.diary)?;
+        writeln!(diary, "{text}").with_context(|| format!("{} cannot be written", self.diary.display()))
+    }
+
     /// One build, wrapped by `millstream-agent exec`.
-    async fn build(&self, number: u32, stop: &CancellationToken) -> Result<()> {
+    async fn build(&self, number: u32, stop: &CancellationToken) -> Result<Option<ExitStatus>> {
         let mut exec = agent(&self.bin_dir, &self.dir, self.host, &self.url);
-        exec.args(["--label", "branch=main", "--label"])
-            .arg(format!("build={number}"));
-        exec.args(["exec", "--name", "cargo", "--pty", "--", "cargo"]);
-        exec.args(["build", "--offline", "-j", "1", "-p", "millstream-proto"]);
-        exec.stdout(Stdio::null()).stderr(Stdio::null());
+        exec.args([
+            "exec",
+            "--name",
+            "cargo",
+            "--label",
+            "branch=main",
+            "--label",
+            &format!("build={number}"),
+        ]);
+        exec.args([
+            "--pty",
+            "--",
+            "cargo",
+            "build",
+            "--offline",
+            "-j",
+            "1",
+            "-p",
+            "millstream-proto",
+        ]);
         self.run(exec, stop).await
     }
 
-    async fn cargo(&self, args: &[&str], stop: &CancellationToken) -> Result<()> {
+    /// Removes what cargo made of a crate on which most others depend, and of our own.
+    async fn clean(&self, stop: &CancellationToken) -> Result<()> {
         let mut cargo = Command::new("cargo");
-        cargo.args(args).stdout(Stdio::null()).stderr(Stdio::null());
-        self.run(cargo, stop).await
+        cargo.args([
+            "clean",
+            "--quiet",
+            "--offline",
+            "-p",
+            "bytes",
+            "-p",
+            "millstream-proto",
+        ]);
+        self.run(cargo, stop).await?;
+        Ok(())
     }
 
-    /// Runs `command` in the scratch folder to its end or until `stop`. How it ends is the build's affair.
-    async fn run(&self, mut command: Command, stop: &CancellationToken) -> Result<()> {
+    /// Runs `command` in the scratch folder to its end; how it ends is the build's affair. None: it was stopped.
+    async fn run(&self, mut command: Command, stop: &CancellationToken) -> Result<Option<ExitStatus>> {
         self.marker.mark(&mut command);
         command
-            .current_dir(self.scratch.dir())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .current_dir(self.scratch.dir());
+        command
             .env("CARGO_TERM_COLOR", "always")
             .env("TERM", "xterm-256color");
         command.env("CARGO_TARGET_DIR", self.scratch.dir().join("target"));
@@ -197,8 +238,7 @@ impl Builder {
             .spawn()
             .with_context(|| format!("a build on {} cannot be started", self.host))?;
         if let Some(status) = stop.run_until_cancelled(child.wait()).await {
-            status?;
-            return Ok(());
+            return Ok(Some(status?));
         }
         if let Some(pid) = child
             .id()
@@ -210,6 +250,6 @@ impl Builder {
         if timeout(STOP_LIMIT, child.wait()).await.is_err() {
             child.kill().await?;
         }
-        Ok(())
+        Ok(None)
     }
 }
