@@ -210,6 +210,20 @@ async fn cat_prints_a_range_and_refuses_an_unknown_stream() {
 }
 
 #[tokio::test]
+async fn a_stream_without_lines_is_not_called_unknown() {
+    let relay = FakeRelay::start().await;
+    relay.add_stream(1, "build-1", "cargo");
+    let empty = run(&relay, &["tail", "--stream", "1"]).await;
+    assert!(empty.status.success() && empty.stderr.is_empty(), "{empty:?}");
+    let none = run(&relay, &["tail", "host=nowhere"]).await;
+    assert!(none.status.success());
+    assert_eq!(
+        text(&none.stderr),
+        "millstream: there is no stream that `host=nowhere` selects; `millstream ls streams` lists all\n"
+    );
+}
+
+#[tokio::test]
 async fn ls_shows_tables_and_json() {
     let relay = relay_with_two_streams().await;
     relay.end_stream(2, 101);

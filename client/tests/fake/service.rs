@@ -212,11 +212,12 @@ impl FakeRelay {
                     if !request.stream_ids.is_empty() && !request.stream_ids.contains(&id) {
                         continue;
                     }
-                    if announced.insert(id) {
-                        messages.push(Message::Stream(state.describe(id)));
-                    }
                     let head = state.streams[&id].lines.len() as u64;
                     let from = next.entry(id).or_insert(0);
+                    let has_news = *from < head || state.streams[&id].end.is_some();
+                    if (request.follow || has_news) && announced.insert(id) {
+                        messages.push(Message::Stream(state.describe(id)));
+                    }
                     if *from < faults.gap_below.min(head) {
                         let to = faults.gap_below.min(head);
                         let message = "retention removed them".to_owned();

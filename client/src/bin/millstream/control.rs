@@ -1,6 +1,6 @@
 //! `start`, `stop`, `restart`, `set-command` and `search`.
 
-use std::io;
+use std::io::{self, Write};
 
 use millstream_client::{Client, StreamLines, v1};
 use v1::search_response::Message;
@@ -40,6 +40,7 @@ fn source(text: &str) -> Result<v1::SourceTarget, Failure> {
 /// Runs one of the control commands.
 pub(crate) async fn run(client: Client, command: &Command) -> Result<(), Failure> {
     let mut control = client.control();
+    let mut out = io::stdout();
     match command {
         Command::Start(args) => {
             let request = v1::StartRequest {
@@ -50,7 +51,7 @@ pub(crate) async fn run(client: Client, command: &Command) -> Result<(), Failure
                 .map_err(|status| client.error(&status, "starting"))?
                 .into_inner()
                 .run;
-            println!("started {}", run_id(run));
+            writeln!(out, "started {}", run_id(run))?;
         }
         Command::Stop(args) => {
             use v1::stop_request::Target as Wire;
@@ -60,7 +61,7 @@ pub(crate) async fn run(client: Client, command: &Command) -> Result<(), Failure
             };
             let response = control.stop(v1::StopRequest { target: Some(target) }).await;
             response.map_err(|status| client.error(&status, "stopping"))?;
-            println!("stopped");
+            writeln!(out, "stopped")?;
         }
         Command::Restart(args) => {
             use v1::restart_request::Target as Wire;
@@ -73,7 +74,7 @@ pub(crate) async fn run(client: Client, command: &Command) -> Result<(), Failure
                 .map_err(|status| client.error(&status, "restarting"))?
                 .into_inner()
                 .run;
-            println!("restarted as {}", run_id(run));
+            writeln!(out, "restarted as {}", run_id(run))?;
         }
         Command::SetArgv(args) => {
             let request = v1::SetCommandRequest {
@@ -83,10 +84,8 @@ pub(crate) async fn run(client: Client, command: &Command) -> Result<(), Failure
             };
             let response = control.set_command(request).await;
             let response = response.map_err(|status| client.error(&status, "changing commands"))?;
-            println!(
-                "changed; it was: {}",
-                sanitise::plain(&response.into_inner().previous_argv.join(" "))
-            );
+            let previous = response.into_inner().previous_argv.join(" ");
+            writeln!(out, "changed; it was: {}", sanitise::plain(&previous))?;
         }
         _ => return Err(Failure::Usage("this is not a control command".to_owned())),
     }

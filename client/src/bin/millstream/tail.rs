@@ -63,7 +63,7 @@ pub(crate) async fn run(client: Client, args: &TailArgs) -> Result<(), Failure> 
                 printer.flush()?;
                 tell(&event);
                 if matches!(event, Event::CaughtUp) && announced == 0 {
-                    nothing_selected(args)?;
+                    nothing_shown(&client, args).await?;
                 }
             }
         }
@@ -130,8 +130,15 @@ async fn has_several(client: &Client, selector: &str) -> Result<bool, Failure> {
     Ok(true)
 }
 
-/// Nothing to show is a mistake when one stream was named, and a note otherwise.
-fn nothing_selected(args: &TailArgs) -> Result<(), Failure> {
+/// Tells a stream without lines (which is not announced unless it is followed) from one that does not
+/// exist: a mistake when it was named, and a note when a selector found none.
+async fn nothing_shown(client: &Client, args: &TailArgs) -> Result<(), Failure> {
+    let mut streams = client.list_streams(&args.selector);
+    while let Some(stream) = streams.next().await? {
+        if args.stream.is_none_or(|stream_id| stream_id == stream.stream_id) {
+            return Ok(());
+        }
+    }
     if let Some(stream_id) = args.stream {
         return Err(Failure::UnknownStream(stream_id));
     }
