@@ -1,0 +1,109 @@
+/** Streams of the fake relay: real build logs, a stream of ten million made-up lines, a fast one. */
+import { readFileSync } from "node:fs";
+import { Channel } from "../src/gen/millstream/v1/block_pb";
+
+export interface FakeLine {
+  text: Buffer;
+  channel: Channel;
+  partial: boolean;
+}
+
+export interface FakeStream {
+  streamId: number;
+  host: string;
+  source: string;
+  path?: string;
+  argv?: string[];
+  startedMs: number;
+  away?: boolean;
+  exitCode?: number;
+  signal?: number;
+  endedMs?: number;
+  /** Oldest stored line. */
+  first?: number;
+  /** Lines at a time. */
+  count: (nowMs: number) => number;
+  line: (sequence: number) => FakeLine;
+}
+
+const plain = (text: string | Buffer): FakeLine => ({ text: Buffer.from(text), channel: Channel.STDOUT, partial: false });
+
+function fileLines(name: string): FakeLine[] {
+  const bytes = readFileSync(new URL(`../testdata/${name}`, import.meta.url));
+  const lines: FakeLine[] = [];
+  for (let start = 0; start < bytes.length; ) {
+    const end = bytes.indexOf(10, start);
+    lines.push(plain(bytes.subarray(start, end < 0 ? bytes.length : end)));
+    start = end < 0 ? bytes.length : end + 1;
+  }
+  return lines;
+}
+
+const began = Date.now();
+const minute = 60_000;
+
+export function fakeStreams(): FakeStream[] {
+  const cargo = fileLines("cargo-build-failed.ansi.log");
+  const pip = fileLines("pip-progress.ansi.log");
+  const cpython = [...fileLines("cpython-build-1.log"), ...fileLines("cpython-build-2.log")];
+  const notice: FakeLine = {
+    text: Buffer.from("file-rotated: /var/log/app.log was renamed; finishing it, then reading the new file"),
+    channel: Channel.NOTICE,
+    partial: false,
+  };
+  const mixed = [
+    plain("Starting the service"),
+    plain("<img src=x onerror=alert(1)><script>alert(2)</script>"),
+    { text: Buffer.from([0x62, 0x61, 0x64, 0x3a, 0xff, 0xfe, 0x21]), channel: Channel.STDOUT, partial: false },
+    { ...plain("warning: something on standard error"), channel: Channel.STDERR },
+    notice,
+    { ...plain("a long line that came "), partial: true },
+    { ...plain("in two "), partial: true },
+    plain("pieces"),
+    plain("truecolor: \x1b[38;2;255;120;40mten\x1b[38;2;60;200;120m twelve\x1b[0m \x1b[1;4munderlined\x1b[0m \x1b[7minverse\x1b[0m \x1b[3mitalic\x1b[0m \x1b[2mdim\x1b[0m \x1b[9mstrike\x1b[0m"),
+    plain(Array.from({ length: 16 }, (_, at) => `\x1b[${at < 8 ? 30 + at : 82 + at}m colour${at}`).join("")),
+    plain(Array.from({ length: 16 }, (_, at) => `\x1b[${at < 8 ? 40 + at : 92 + at}m ${at} `).join("")),
+    plain(`wide: ${"x".repeat(400)} end`),
+  ];
+  return [
+    fixed(1, "build-1", "cargo", ["cargo", "build", "--color=always"], cargo, { exitCode: 101 }),
+    fixed(2, "build-1", "pip", ["pip", "install", "pytest"], pip, { exitCode: 0 }),
+    {
+      streamId: 3,
+      host: "build-2",
+      source: "archive",
+      path: "/srv/logs/ten-million.log",
+      startedMs: began - 600 * minute,
+      count: (now) => 10_000_000 + Math.floor((now - began) / 1_000),
+      line: (at) => plain(`${at % 7 === 0 ? "\x1b[33mWARN\x1b[0m" : "\x1b[32mINFO\x1b[0m"} request ${at} took ${(at * 37) % 1000} ms on worker-${at % 13}`),
+    },
+    {
+      streamId: 4,
+      host: "build-2",
+      source: "fast",
+      path: "/srv/logs/fast.log",
+      startedMs: began,
+      count: (now) => Math.floor(((now - began) / 1_000) * Number(process.env["FAKE_RATE"] ?? 200)),
+      line: (at) => cpython[at % cpython.length] ?? plain(""),
+    },
+    {
+      streamId: 5,
+      host: "ci-runner-with-a-very-long-name.eu-central-1.compute.internal.example.com",
+      source: "application-server-with-long-name",
+      path: "/var/log/applications/some/deep/folder/structure/application-server-2026-11-24.production.log",
+      startedMs: began - 5 * minute,
+      count: (now) => mixed.length + Math.floor((now - began) / 2_000),
+      line: (at) => mixed[at % mixed.length] ?? plain(""),
+    },
+    { streamId: 6, host: "build-3", source: "tail", path: "/var/log/syslog", startedMs: began - 90 * minute, away: true, first: 200, count: () => 400, line: (at) => plain(`Nov 24 syslog line ${at}`) },
+    { streamId: 7, host: "build-3", source: "empty", path: "/var/log/empty.log", startedMs: began, count: () => 0, line: () => plain("") },
+    ...Array.from({ length: 12 }, (_, at) =>
+      fixed(20 + at, "build-1", "cargo", ["cargo", "build", "--color=always"], cargo.slice(0, 14), { exitCode: at % 5 === 0 ? 101 : 0, signal: at === 11 ? 9 : undefined }),
+    ),
+  ];
+}
+
+function fixed(streamId: number, host: string, source: string, argv: string[], lines: FakeLine[], end: Pick<FakeStream, "exitCode" | "signal">): FakeStream {
+  const startedMs = began - (60 - streamId) * minute;
+  return { streamId, host, source, argv, startedMs, endedMs: startedMs + 192_000, ...end, count: () => lines.length, line: (at) => lines[at] ?? plain("") };
+}

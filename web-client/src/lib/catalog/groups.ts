@@ -1,0 +1,95 @@
+/** The side bar's order: hosts by name, below each its sources, below each its streams, newest first. */
+import { AgentState, type Agent, type Stream } from "../../gen/millstream/v1/stream_pb";
+
+export interface SourceGroup {
+  readonly key: string;
+  readonly source: string;
+  /** Newest first. */
+  readonly streams: readonly Stream[];
+}
+
+export interface HostGroup {
+  readonly host: string;
+  readonly isConnected: boolean;
+  readonly sources: readonly SourceGroup[];
+  readonly streamCount: number;
+}
+
+/** Streams that match the filter, grouped. An agent without streams still shows its host. */
+export function groupStreams(streams: Iterable<Stream>, agents: Iterable<Agent>, filter: string): HostGroup[] {
+  const words = filter.toLowerCase().split(/\s+/).filter(Boolean);
+  const hosts = new Map<string, { isConnected: boolean; sources: Map<string, Stream[]> }>();
+  const hostOf = (name: string): { isConnected: boolean; sources: Map<string, Stream[]> } => {
+    let host = hosts.get(name);
+    if (host === undefined) {
+      host = { isConnected: false, sources: new Map() };
+      hosts.set(name, host);
+    }
+    return host;
+  };
+
+  for (const stream of streams) {
+    if (!matches(searchText(stream), words)) continue;
+    const { sources } = hostOf(hostName(stream));
+    const source = sourceName(stream);
+    const group = sources.get(source);
+    if (group) group.push(stream);
+    else sources.set(source, [stream]);
+  }
+  for (const agent of agents) {
+    const isConnected = agent.state === AgentState.CONNECTED;
+    if (!hosts.has(agent.host) && (words.length === 0 ? !isConnected : !matches(agent.host.toLowerCase(), words))) continue;
+    const host = hostOf(agent.host);
+    host.isConnected ||= isConnected;
+  }
+
+  return [...hosts]
+    .sort(([a], [b]) => a.localeCompare(b, "en", { numeric: true }))
+    .map(([host, { isConnected, sources }]) => ({
+      host,
+      isConnected,
+      streamCount: [...sources.values()].reduce((count, group) => count + group.length, 0),
+      sources: [...sources]
+        .sort(([a], [b]) => a.localeCompare(b, "en", { numeric: true }))
+        .map(([source, group]) => ({
+          key: `${host}/${source}`,
+          source,
+          streams: group.sort((a, b) => Number(b.streamId - a.streamId)),
+        })),
+    }));
+}
+
+export function hostName(stream: Stream): string {
+  return stream.labels["host"] ?? stream.agentId;
+}
+
+export function sourceName(stream: Stream): string {
+  return stream.labels["source"] ?? "unnamed";
+}
+
+/** What tells a stream from the others of its source: a path, or when its run began. */
+export function instanceName(stream: Stream): string {
+  if (stream.run !== undefined) {
+    const start = new Date(Number(stream.run.startUnixUs) / 1_000);
+    const time = start.toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+    const isToday = start.toDateString() === new Date().toDateString();
+    return isToday ? time : `${start.toLocaleDateString("en-CA").slice(5)} ${time}`;
+  }
+  const path = stream.labels["path"] ?? stream.instance;
+  return path.split("/").at(-1) || path;
+}
+
+/** One line that names a stream in full. */
+export function fullName(stream: Stream): string {
+  const what = stream.run ? stream.run.argv.join(" ") : (stream.labels["path"] ?? stream.instance);
+  return `${hostName(stream)} / ${sourceName(stream)} — ${what}`;
+}
+
+function searchText(stream: Stream): string {
+  const labels = Object.values(stream.labels).join(" ");
+  return `${labels} ${stream.instance} ${stream.run?.argv.join(" ") ?? ""}`.toLowerCase();
+}
+
+function matches(text: string, words: readonly string[]): boolean {
+  return words.every((word) => text.includes(word));
+}

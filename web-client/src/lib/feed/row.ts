@@ -1,0 +1,113 @@
+/**
+ * A row: what the reader sees as one line. Usually one line of the stream; lines that continue each
+ * other (flag "partial") stand in one row while they stand next to each other.
+ */
+import { Channel } from "../../gen/millstream/v1/block_pb";
+import { parseLine, type ParsedLine } from "../ansi/parse";
+import type { Line } from "../block/lines";
+
+/** Lines that are not stored any more, in the place where they were. */
+export interface GapMark {
+  readonly streamId: number;
+  readonly sequence: number;
+  readonly nextSequence: number;
+  readonly message: string;
+}
+
+export interface LineRow {
+  readonly kind: "line" | "notice";
+  readonly key: string;
+  readonly streamId: number;
+  /** Sequence of the first line: the row's identity, also in permalinks. */
+  readonly sequence: number;
+  readonly nextSequence: number;
+  readonly timeUs: number;
+  readonly channel: Channel;
+  readonly lines: readonly Line[];
+}
+
+export interface GapRow extends GapMark {
+  readonly kind: "gap";
+  readonly key: string;
+}
+
+export type Row = LineRow | GapRow;
+
+/** Pieces that one row joins at most; a longer chain goes on in the next row. */
+const MAX_JOINED_LINES = 64;
+
+/** Bytes of a row that are decoded to paint it. */
+const MAX_PAINTED_BYTES = 131_072;
+
+export function rowOf(line: Line): LineRow {
+  return {
+    kind: line.channel === Channel.NOTICE ? "notice" : "line",
+    key: `${line.streamId}:${line.sequence}`,
+    streamId: line.streamId,
+    sequence: line.sequence,
+    nextSequence: line.sequence + 1,
+    timeUs: line.timeUs,
+    channel: line.channel,
+    lines: [line],
+  };
+}
+
+export function gapRowOf(gap: GapMark): GapRow {
+  return { kind: "gap", key: `${gap.streamId}:gap:${gap.sequence}`, ...gap };
+}
+
+/** Whether `after` continues `row`, so that the two are one. */
+export function continues(row: Row | undefined, after: LineRow): row is LineRow {
+  if (row === undefined || row.kind !== "line" || after.kind !== "line") return false;
+  return (
+    row.lines.at(-1)?.partial === true &&
+    row.streamId === after.streamId &&
+    row.channel === after.channel &&
+    row.nextSequence === after.sequence &&
+    row.lines.length + after.lines.length <= MAX_JOINED_LINES
+  );
+}
+
+export function join(row: LineRow, after: LineRow): LineRow {
+  return { ...row, nextSequence: after.nextSequence, lines: [...row.lines, ...after.lines] };
+}
+
+const decoder = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
+
+/** The text of a row as it may be painted, invalid UTF-8 replaced; very long rows are cut. */
+export function rowText(row: LineRow): string {
+  const [only] = row.lines;
+  if (row.lines.length === 1 && only && only.end - only.start <= MAX_PAINTED_BYTES) {
+    return decoder.decode(only.source.subarray(only.start, only.end));
+  }
+  const bytes = new Uint8Array(Math.min(rowBytes(row), MAX_PAINTED_BYTES));
+  let at = 0;
+  for (const line of row.lines) {
+    const take = Math.min(line.end - line.start, bytes.length - at);
+    bytes.set(line.source.subarray(line.start, line.start + take), at);
+    at += take;
+  }
+  return decoder.decode(bytes);
+}
+
+/** Bytes of a row's text. */
+export function rowBytes(row: LineRow): number {
+  return row.lines.reduce((sum, line) => sum + line.end - line.start, 0);
+}
+
+/** Bytes that `rowText` leaves out. */
+export function cutBytes(row: LineRow): number {
+  return Math.max(0, rowBytes(row) - MAX_PAINTED_BYTES);
+}
+
+/** Rows never change once made (a continued row is a new one), so what was parsed stays true. */
+const parsedRows = new WeakMap<LineRow, ParsedLine>();
+
+export function parsed(row: LineRow): ParsedLine {
+  let result = parsedRows.get(row);
+  if (result === undefined) {
+    result = parseLine(rowText(row));
+    parsedRows.set(row, result);
+  }
+  return result;
+}

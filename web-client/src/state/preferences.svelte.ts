@@ -1,0 +1,59 @@
+/** What the reader chose, kept in this browser. */
+import type { TimestampMode } from "../lib/text/format";
+
+export type Theme = "system" | "light" | "dark";
+
+const THEMES: readonly Theme[] = ["system", "light", "dark"];
+const TIMESTAMPS: readonly TimestampMode[] = ["off", "local", "utc"];
+
+export class Preferences {
+  #theme = $state(load("theme", THEMES));
+  #timestamps = $state(load("timestamps", TIMESTAMPS));
+
+  constructor() {
+    this.#showTheme();
+  }
+
+  get theme(): Theme {
+    return this.#theme;
+  }
+
+  set theme(theme: Theme) {
+    this.#theme = theme;
+    save("theme", theme);
+    this.#showTheme();
+  }
+
+  get timestamps(): TimestampMode {
+    return this.#timestamps;
+  }
+
+  set timestamps(mode: TimestampMode) {
+    this.#timestamps = mode;
+    save("timestamps", mode);
+  }
+
+  #showTheme(): void {
+    document.documentElement.dataset["theme"] = this.#theme;
+  }
+}
+
+function load<T extends string>(name: string, allowed: readonly T[]): T {
+  const [fallback] = allowed;
+  if (fallback === undefined) throw new RangeError(`no values for ${name}`);
+  try {
+    const stored = localStorage.getItem(`millstream.${name}`);
+    return allowed.find((value) => value === stored) ?? fallback;
+  } catch {
+    // Storage is closed in some private modes; the choice then lasts as long as the page.
+    return fallback;
+  }
+}
+
+function save(name: string, value: string): void {
+  try {
+    localStorage.setItem(`millstream.${name}`, value);
+  } catch {
+    // As above.
+  }
+}

@@ -1,0 +1,28 @@
+import { svelte } from "@sveltejs/vite-plugin-svelte";
+import { defineConfig } from "vitest/config";
+
+/** The relay that `npm run dev` talks to. */
+const relay = process.env["MILLSTREAM_RELAY"] ?? "http://127.0.0.1:7171";
+
+export default defineConfig({
+  plugins: [
+    svelte(),
+    // Only on request: it needs the generated code, which does not exist before the first build.
+    process.env["MILLSTREAM_FAKE"] === "1" && import("./dev/fake-relay").then((dev) => dev.fakeRelay()),
+  ],
+  build: {
+    // The first browsers with light-dark(); below them the bundler would rewrite every colour.
+    target: ["chrome123", "firefox120", "safari17.5"],
+    sourcemap: false,
+    // The relay's policy has no `data:` but for pictures.
+    assetsInlineLimit: 0,
+    modulePreload: { polyfill: false },
+  },
+  server: {
+    proxy: {
+      "/millstream.v1.LogService": relay,
+      "/api": relay,
+    },
+  },
+  test: { include: ["src/**/*.test.ts"] },
+});
