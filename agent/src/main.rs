@@ -1,1 +1,164 @@
-fn main() {}
+//! `millstream-agent`: parses the command line, builds what it asks for, runs it, and exits with its status.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use millstream_agent::agent::{self, AgentConfig};
+use millstream_agent::config::Settings;
+use millstream_agent::config::cli::{Cli, Command};
+use millstream_agent::identity::{Identity, ephemeral_id};
+use millstream_agent::sources::registry;
+use millstream_agent::uplink::UplinkConfig;
+use millstream_agent::wrap::{self, WrapConfig};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+const USAGE: u8 = 2;
+const FAILURE: u8 = 1;
+
+/// Blocking threads beside the reactor: one compresses, one serves standard input and output of `exec` and
+/// `pipe`, one is spare.
+const BLOCKING_THREADS: usize = 3;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let wraps = matches!(cli.command, Some(Command::Exec { .. } | Command::Pipe { .. }));
+    start_log(if wraps { "error" } else { "info" });
+    if matches!(cli.command, Some(Command::Sources)) {
+        print!("{}", registry::describe());
+        return ExitCode::SUCCESS;
+    }
+    let settings = match Settings::load(&cli.global) {
+        Ok(settings) => settings,
+        Err(error) => return fail(&error, USAGE),
+    };
+    if matches!(cli.command, Some(Command::CheckConfig)) {
+        println!("the configuration is valid: {} sources", settings.sources.len());
+        return ExitCode::SUCCESS;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("cannot start: {error}"), FAILURE),
+    };
+    let status = runtime.block_on(async {
+        match cli.command {
+            None | Some(Command::Run) => run(settings).await,
+            Some(Command::Exec {
+                name,
+                pty,
+                drain_timeout,
+                argv,
+            }) => {
+                let name = name.unwrap_or_else(|| command_name(&argv));
+                let config = wrap_config(&settings, "exec", name, drain_timeout);
+                wrap::exec(config, argv, pty)
+                    .await
+                    .unwrap_or_else(|error| say(&error, FAILURE))
+            }
+            Some(Command::Pipe { name, drain_timeout }) => {
+                match wrap::pipe(wrap_config(&settings, "pipe", name, drain_timeout)).await {
+                    Ok(true) => 0,
+                    Ok(false) => FAILURE,
+                    Err(error) => say(&error, FAILURE),
+                }
+            }
+            Some(Command::Sources | Command::CheckConfig) => 0,
+        }
+    });
+    // A thread may still sit in a read of standard input; it cannot be interrupted and holds nothing.
+    runtime.shutdown_background();
+    ExitCode::from(status)
+}
+
+async fn run(settings: Settings) -> u8 {
+    let identity = match Identity::acquire(&settings.data_dir) {
+        Ok(identity) => identity,
+        Err(error) => return say(&error, FAILURE),
+    };
+    if settings.sources.is_empty() {
+        let cure =
+            "no sources are configured; add --file GLOB, --tail PATH or [sources.NAME] in --config FILE";
+        return say(&cure, USAGE);
+    }
+    let (mut interrupt, mut terminate) =
+        match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
+            (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),
+            (Err(error), _) | (_, Err(error)) => {
+                return say(&format!("cannot catch signals: {error}"), FAILURE);
+            }
+        };
+    let stop = CancellationToken::new();
+    let config = AgentConfig {
+        uplink: uplink_config(&settings, identity.agent_id.clone()),
+        sources: settings.sources,
+    };
+    let running = agent::run(config, stop.clone());
+    tokio::pin!(running);
+    tokio::select! {
+        () = &mut running => {}
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    stop.cancel();
+    tokio::select! {
+        () = running => 0,
+        _ = interrupt.recv() => FAILURE,
+    }
+}
+
+fn uplink_config(settings: &Settings, agent_id: String) -> UplinkConfig {
+    UplinkConfig {
+        relays: settings.relays.clone(),
+        agent_id,
+        host: settings.host.clone(),
+        labels: settings.labels.clone(),
+        compress_level: settings.compress_level,
+    }
+}
+
+fn wrap_config(settings: &Settings, kind: &str, name: String, drain_timeout: Duration) -> WrapConfig {
+    let agent_id = ephemeral_id(&settings.data_dir, kind);
+    WrapConfig {
+        uplink: uplink_config(settings, agent_id),
+        name,
+        labels: std::collections::BTreeMap::new(),
+        drain_timeout,
+    }
+}
+
+/// Name of a source for a command: its last path component.
+fn command_name(argv: &[String]) -> String {
+    let program = argv.first().map_or("exec", String::as_str);
+    program
+        .rsplit('/')
+        .next()
+        .filter(|name| !name.is_empty())
+        .unwrap_or("exec")
+        .to_owned()
+}
+
+fn start_log(default: &str) {
+    let filter = EnvFilter::try_from_env("MILLSTREAM_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+}
+
+fn say(error: &impl std::fmt::Display, status: u8) -> u8 {
+    eprintln!("millstream-agent: {error}");
+    status
+}
+
+fn fail(error: &impl std::fmt::Display, status: u8) -> ExitCode {
+    ExitCode::from(say(error, status))
+}

@@ -1,0 +1,105 @@
+//! Flags and sub-commands.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::settings::parse_duration;
+
+/// Sends the lines of files and commands of this host to a Millstream relay.
+#[derive(Debug, Parser)]
+#[command(name = "millstream-agent", version, args_conflicts_with_subcommands = false)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// Settings that every sub-command takes.
+#[derive(Debug, Default, Args)]
+pub struct GlobalArgs {
+    /// Configuration file (TOML).
+    #[arg(long, global = true, env = "MILLSTREAM_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Relay to send to; several (repeated or separated by commas) are tried in turn.
+    #[arg(
+        long,
+        global = true,
+        env = "MILLSTREAM_RELAY",
+        value_name = "URL",
+        value_delimiter = ','
+    )]
+    pub relay: Vec<String>,
+    /// Label of every stream of this agent.
+    #[arg(
+        long, global = true, env = "MILLSTREAM_LABEL", value_name = "KEY=VALUE", value_delimiter = ',',
+        value_parser = parse_label
+    )]
+    pub label: Vec<(String, String)>,
+    /// File or glob to follow.
+    #[arg(
+        long,
+        global = true,
+        env = "MILLSTREAM_FILE",
+        value_name = "GLOB",
+        value_delimiter = ','
+    )]
+    pub file: Vec<String>,
+    /// File to follow with `tail -F`.
+    #[arg(
+        long,
+        global = true,
+        env = "MILLSTREAM_TAIL",
+        value_name = "PATH",
+        value_delimiter = ','
+    )]
+    pub tail: Vec<String>,
+    /// Directory of the agent's id.
+    #[arg(long, global = true, env = "MILLSTREAM_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Name of this host.
+    #[arg(long, global = true, env = "MILLSTREAM_HOST", value_name = "NAME")]
+    pub host: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Runs the configured sources (the default).
+    Run,
+    /// Runs one command, shows and sends its output, and exits with its status.
+    Exec {
+        /// Name of the source; by default the command's.
+        #[arg(long)]
+        name: Option<String>,
+        /// Give the command a terminal, so that it keeps colours and progress bars.
+        #[arg(long)]
+        pty: bool,
+        /// How long to wait at the end until everything is delivered.
+        #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
+        drain_timeout: Duration,
+        /// The command and its arguments.
+        #[arg(required = true, last = true, value_name = "CMD")]
+        argv: Vec<String>,
+    },
+    /// Sends standard input.
+    Pipe {
+        /// Name of the source.
+        #[arg(long)]
+        name: String,
+        /// How long to wait at the end until everything is delivered.
+        #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
+        drain_timeout: Duration,
+    },
+    /// Lists the source plugins and their settings.
+    Sources,
+    /// Checks the configuration and exits.
+    CheckConfig,
+}
+
+fn parse_label(text: &str) -> Result<(String, String), String> {
+    text.split_once('=')
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .ok_or_else(|| format!("{text:?} is no label; write KEY=VALUE"))
+}

@@ -1,0 +1,116 @@
+//! The configuration file, read into typed settings.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::{ConfigError, keys, settings};
+use crate::sources::SourceConfig;
+use crate::sources::registry;
+
+/// What a file says; everything may be missing.
+#[derive(Debug)]
+pub(super) struct ConfigFile {
+    pub(super) relay: Option<Vec<String>>,
+    pub(super) data_dir: Option<PathBuf>,
+    pub(super) host: Option<String>,
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) compress_level: Option<i32>,
+    pub(super) sources: Vec<SourceConfig>,
+}
+
+impl Default for ConfigFile {
+    fn default() -> Self {
+        Self {
+            relay: None,
+            data_dir: None,
+            host: None,
+            labels: BTreeMap::new(),
+            compress_level: Some(DEFAULT_COMPRESS_LEVEL),
+            sources: Vec::new(),
+        }
+    }
+}
+
+/// zstd's fastest regular level: build logs shrink to a tenth for a fraction of the network's cost.
+const DEFAULT_COMPRESS_LEVEL: i32 = 1;
+
+#[derive(Debug, Deserialize)]
+struct Raw {
+    relay: Option<OneOrMany>,
+    data_dir: Option<PathBuf>,
+    host: Option<String>,
+    compress_level: Option<i32>,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    #[serde(default)]
+    sources: BTreeMap<String, toml::Table>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl ConfigFile {
+    /// # Errors
+    /// When the file cannot be read, is no TOML, has a key that is not known or a value that cannot be used.
+    pub(super) fn read(path: &Path) -> Result<Self, ConfigError> {
+        let place = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            ConfigError::new(&place, format!("cannot read the configuration file: {error}"))
+        })?;
+        Self::parse(path, &text)
+    }
+
+    pub(super) fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let place = path.display().to_string();
+        // toml's errors show the line and the place in it.
+        let not_toml =
+            |error: toml::de::Error| ConfigError::new(&place, error.to_string().trim_end().to_owned());
+        keys::check(
+            path,
+            text,
+            toml::de::DeTable::parse(text).map_err(not_toml)?.get_ref(),
+        )?;
+        let raw: Raw = toml::from_str(text).map_err(not_toml)?;
+        let mut sources = Vec::new();
+        for (name, mut table) in raw.sources {
+            settings::apply_environment(&name, &mut table, |variable| std::env::var(variable).ok());
+            let source = settings::source(&name, table)
+                .map_err(|problem| ConfigError::new(format!("{place}: [sources.{name}]"), problem))?;
+            sources.push(source);
+        }
+        let compress_level = match raw.compress_level {
+            None => Some(DEFAULT_COMPRESS_LEVEL),
+            Some(0) => None,
+            Some(level @ 1..=19) => Some(level),
+            Some(_) => {
+                let problem = "compress_level has to be 0 (off) to 19";
+                return Err(ConfigError::new(place, problem));
+            }
+        };
+        let relay = raw.relay.map(|relay| match relay {
+            OneOrMany::One(relay) => vec![relay],
+            OneOrMany::Many(relays) => relays,
+        });
+        Ok(Self {
+            relay,
+            data_dir: raw.data_dir,
+            host: raw.host,
+            labels: raw.labels,
+            compress_level,
+            sources,
+        })
+    }
+}
+
+/// Names of a plugin's settings, for the environment.
+pub(super) fn setting_names(plugin: &str) -> impl Iterator<Item = &'static str> {
+    registry::plugin(plugin)
+        .into_iter()
+        .flat_map(|plugin| plugin.settings.iter().map(|setting| setting.name))
+}

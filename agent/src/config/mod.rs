@@ -1,0 +1,153 @@
+//! Settings: flags over environment over file over defaults, validated once into what the agent runs on.
+
+pub mod cli;
+mod file;
+mod keys;
+mod settings;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::sources::SourceConfig;
+
+use cli::GlobalArgs;
+use file::ConfigFile;
+
+/// Relay that is used when none is named.
+pub const DEFAULT_RELAY: &str = "http://127.0.0.1:7171";
+
+/// Labels that the relay gives; users may not.
+const BUILT_IN_LABELS: [&str; 5] = ["host", "agent", "source", "path", "run"];
+
+/// What is wrong with the settings: the place, the key, the cure.
+#[derive(Debug, thiserror::Error)]
+#[error("{place}: {problem}")]
+pub struct ConfigError {
+    place: String,
+    problem: String,
+}
+
+impl ConfigError {
+    pub(crate) fn new(place: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self {
+            place: place.into(),
+            problem: problem.into(),
+        }
+    }
+}
+
+/// Validated settings.
+#[derive(Debug)]
+pub struct Settings {
+    pub relays: Vec<String>,
+    pub data_dir: PathBuf,
+    pub host: String,
+    pub labels: BTreeMap<String, String>,
+    pub compress_level: Option<i32>,
+    pub sources: Vec<SourceConfig>,
+}
+
+impl Settings {
+    /// Reads the configuration file, if one is named, and puts everything together.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn load(args: &GlobalArgs) -> Result<Self, ConfigError> {
+        let file = match &args.config {
+            Some(path) => ConfigFile::read(path)?,
+            None => ConfigFile::default(),
+        };
+        let relays = non_empty(args.relay.clone())
+            .or(file.relay)
+            .unwrap_or_else(|| vec![DEFAULT_RELAY.to_owned()]);
+        for relay in &relays {
+            check_relay(relay)?;
+        }
+        let mut labels = file.labels;
+        labels.extend(args.label.iter().cloned());
+        check_labels("labels", &labels)?;
+        let mut sources = file.sources;
+        settings::add_flag_sources(&mut sources, &args.file, &args.tail)?;
+        for source in &sources {
+            check_labels(&format!("sources.{}.labels", source.name), &source.labels)?;
+        }
+        let host = args.host.clone().or(file.host);
+        let host = host.unwrap_or_else(|| gethostname::gethostname().to_string_lossy().into_owned());
+        let data_dir = args
+            .data_dir
+            .clone()
+            .or(file.data_dir)
+            .unwrap_or_else(default_data_dir);
+        Ok(Self {
+            relays,
+            data_dir,
+            host,
+            labels,
+            compress_level: file.compress_level,
+            sources,
+        })
+    }
+}
+
+fn non_empty(list: Vec<String>) -> Option<Vec<String>> {
+    (!list.is_empty()).then_some(list)
+}
+
+fn check_relay(relay: &str) -> Result<(), ConfigError> {
+    let place = format!("relay {relay:?}");
+    if relay.starts_with("https://") {
+        return Err(ConfigError::new(
+            place,
+            "TLS is not supported yet; use http:// inside a trusted network",
+        ));
+    }
+    let well_formed = relay.strip_prefix("http://").is_some_and(|rest| !rest.is_empty())
+        && tonic::transport::Endpoint::from_shared(relay.to_owned()).is_ok();
+    if well_formed {
+        return Ok(());
+    }
+    Err(ConfigError::new(
+        place,
+        format!("is no relay address; write it like {DEFAULT_RELAY}"),
+    ))
+}
+
+fn check_labels(place: &str, labels: &BTreeMap<String, String>) -> Result<(), ConfigError> {
+    use millstream_proto::limits::{MAX_LABEL_NAME_BYTES, MAX_LABEL_VALUE_BYTES};
+    for (name, value) in labels {
+        let problem = if BUILT_IN_LABELS.contains(&name.as_str()) {
+            "is a built-in label, which the relay sets; choose another name".to_owned()
+        } else if name.is_empty() || name.len() > MAX_LABEL_NAME_BYTES {
+            format!("has to have 1 to {MAX_LABEL_NAME_BYTES} characters")
+        } else if !name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"_-./".contains(&byte))
+        {
+            "may only have letters, digits, `_`, `-`, `.` and `/`".to_owned()
+        } else if value.len() > MAX_LABEL_VALUE_BYTES {
+            format!("has a value of more than {MAX_LABEL_VALUE_BYTES} bytes")
+        } else {
+            continue;
+        };
+        return Err(ConfigError::new(format!("{place}: label {name:?}"), problem));
+    }
+    Ok(())
+}
+
+fn default_data_dir() -> PathBuf {
+    if rustix::process::geteuid().is_root() {
+        return PathBuf::from("/var/lib/millstream-agent");
+    }
+    let variable = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    variable("XDG_STATE_HOME")
+        .or_else(|| variable("HOME").map(|home| home.join(".local/state")))
+        .unwrap_or_else(|| Path::new("/var/lib").to_path_buf())
+        .join("millstream-agent")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,262 @@
+//! One source's table into validated settings, and the sources that flags add.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use globset::{Glob, GlobSet, GlobSetBuilder};
+use serde::Deserialize;
+
+use super::{ConfigError, file};
+use crate::sources::exec::{ExecSettings, Restart};
+use crate::sources::file::FileSettings;
+use crate::sources::process::{CommandSpec, PtySize};
+use crate::sources::tail::TailSettings;
+use crate::sources::{SourceConfig, SourceKind, Start};
+
+/// Terminal of a command that nobody looks at: as wide as build tools lay out their progress for.
+const UNATTENDED_PTY: PtySize = PtySize {
+    rows: 50,
+    columns: 160,
+};
+
+#[derive(Debug, Deserialize)]
+struct RawSource<T> {
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    #[serde(flatten)]
+    settings: T,
+}
+
+#[derive(Debug, Deserialize)]
+struct RawFile {
+    paths: Vec<String>,
+    #[serde(default)]
+    exclude: Vec<String>,
+    #[serde(default)]
+    start: Start,
+    #[serde(default)]
+    watch: Watch,
+    poll_interval: Option<String>,
+    rotate_wait: Option<String>,
+}
+
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Watch {
+    #[default]
+    Auto,
+    Poll,
+}
+
+#[derive(Debug, Deserialize)]
+struct RawTail {
+    path: String,
+    #[serde(default)]
+    start: Start,
+}
+
+#[derive(Debug, Deserialize)]
+struct RawExec {
+    command: Vec<String>,
+    cwd: Option<PathBuf>,
+    #[serde(default)]
+    env: BTreeMap<String, String>,
+    #[serde(default)]
+    pty: bool,
+    #[serde(default)]
+    restart: Restart,
+    restart_delay: Option<String>,
+    restart_limit: Option<String>,
+}
+
+/// # Errors
+/// A sentence on what is wrong.
+pub(super) fn source(name: &str, table: toml::Table) -> Result<SourceConfig, String> {
+    let plugin = table
+        .get("plugin")
+        .and_then(toml::Value::as_str)
+        .unwrap_or_default()
+        .to_owned();
+    let (labels, kind) = match plugin.as_str() {
+        "file" => {
+            let raw: RawSource<RawFile> = from_table(table)?;
+            (
+                raw.labels,
+                SourceKind::File(Arc::new(file_settings(raw.settings)?)),
+            )
+        }
+        "tail" => {
+            let raw: RawSource<RawTail> = from_table(table)?;
+            let settings = TailSettings {
+                path: raw.settings.path,
+                start: raw.settings.start,
+            };
+            (raw.labels, SourceKind::Tail(Arc::new(settings)))
+        }
+        "exec" => {
+            let raw: RawSource<RawExec> = from_table(table)?;
+            (
+                raw.labels,
+                SourceKind::Exec(Arc::new(exec_settings(raw.settings)?)),
+            )
+        }
+        other => return Err(format!("unknown plugin `{other}`")),
+    };
+    Ok(SourceConfig {
+        name: name.to_owned(),
+        labels,
+        kind,
+    })
+}
+
+fn from_table<T: serde::de::DeserializeOwned>(table: toml::Table) -> Result<T, String> {
+    toml::Value::Table(table)
+        .try_into()
+        .map_err(|error| error.to_string().trim_end().to_owned())
+}
+
+fn file_settings(raw: RawFile) -> Result<FileSettings, String> {
+    if raw.paths.is_empty() {
+        return Err("paths is empty; name at least one file or glob".to_owned());
+    }
+    Ok(FileSettings {
+        paths: raw.paths,
+        exclude: globs(&raw.exclude)?,
+        start: raw.start,
+        force_polling: raw.watch == Watch::Poll,
+        poll_interval: duration("poll_interval", raw.poll_interval.as_deref(), "1s")?,
+        rotate_wait: duration("rotate_wait", raw.rotate_wait.as_deref(), "500ms")?,
+    })
+}
+
+fn globs(patterns: &[String]) -> Result<GlobSet, String> {
+    let mut set = GlobSetBuilder::new();
+    for pattern in patterns {
+        set.add(Glob::new(pattern).map_err(|error| format!("exclude: {error}"))?);
+    }
+    set.build().map_err(|error| format!("exclude: {error}"))
+}
+
+fn exec_settings(raw: RawExec) -> Result<ExecSettings, String> {
+    if raw.command.is_empty() {
+        return Err("command is empty; write it as a list, for example [\"make\", \"-j4\"]".to_owned());
+    }
+    let command = CommandSpec {
+        argv: raw.command,
+        cwd: raw.cwd,
+        env: raw.env,
+        pty: raw.pty.then_some(UNATTENDED_PTY),
+        inherit_stdin: false,
+    };
+    Ok(ExecSettings {
+        command,
+        restart: raw.restart,
+        restart_delay: duration("restart_delay", raw.restart_delay.as_deref(), "1s")?,
+        restart_limit: duration("restart_limit", raw.restart_limit.as_deref(), "1m")?,
+    })
+}
+
+fn duration(name: &str, value: Option<&str>, default: &str) -> Result<Duration, String> {
+    parse_duration(value.unwrap_or(default)).map_err(|problem| format!("{name}: {problem}"))
+}
+
+/// "250ms", "1.5s", "2m", "1h".
+///
+/// # Errors
+/// A sentence on what to write instead.
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let problem = || format!("{text:?} is no duration; write 250ms, 1s, 2m or 1h");
+    let unit_at = text
+        .find(|character: char| character.is_ascii_alphabetic())
+        .ok_or_else(problem)?;
+    let (number, unit) = text.split_at(unit_at);
+    let number: f64 = number.trim().parse().map_err(|_| problem())?;
+    let seconds = match unit {
+        "ms" => number / 1000.0,
+        "s" => number,
+        "m" => number * 60.0,
+        "h" => number * 3600.0,
+        _ => return Err(problem()),
+    };
+    Duration::try_from_secs_f64(seconds)
+        .ok()
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(problem)
+}
+
+/// `MILLSTREAM_SOURCES_<NAME>_<SETTING>` wins over the file. The value is TOML, or else a plain string.
+pub(super) fn apply_environment(name: &str, table: &mut toml::Table, get: impl Fn(&str) -> Option<String>) {
+    let plugin = table
+        .get("plugin")
+        .and_then(toml::Value::as_str)
+        .unwrap_or_default()
+        .to_owned();
+    let upper = |text: &str| -> String {
+        text.chars()
+            .map(|c| {
+                if c.is_ascii_alphanumeric() {
+                    c.to_ascii_uppercase()
+                } else {
+                    '_'
+                }
+            })
+            .collect()
+    };
+    for setting in file::setting_names(&plugin) {
+        if let Some(text) = get(&format!("MILLSTREAM_SOURCES_{}_{}", upper(name), upper(setting))) {
+            let parsed = toml::from_str::<toml::Table>(&format!("value = {text}"));
+            let value = parsed.ok().and_then(|mut table| table.remove("value"));
+            table.insert(setting.to_owned(), value.unwrap_or(toml::Value::String(text)));
+        }
+    }
+}
+
+/// `--file` and `--tail`: sources named `file` and `tail`, the latter numbered from the second on.
+///
+/// # Errors
+/// When the configuration file has a source of that name.
+pub(super) fn add_flag_sources(
+    sources: &mut Vec<SourceConfig>,
+    files: &[String],
+    tails: &[String],
+) -> Result<(), ConfigError> {
+    let mut added = Vec::new();
+    if !files.is_empty() {
+        let raw = RawFile {
+            paths: files.to_vec(),
+            exclude: Vec::new(),
+            start: Start::Beginning,
+            watch: Watch::Auto,
+            poll_interval: None,
+            rotate_wait: None,
+        };
+        let settings = file_settings(raw).map_err(|problem| ConfigError::new("--file", problem))?;
+        added.push(("file".to_owned(), SourceKind::File(Arc::new(settings))));
+    }
+    for (index, path) in tails.iter().enumerate() {
+        let name = if index == 0 {
+            "tail".to_owned()
+        } else {
+            format!("tail-{}", index + 1)
+        };
+        let settings = TailSettings {
+            path: path.clone(),
+            start: Start::Beginning,
+        };
+        added.push((name, SourceKind::Tail(Arc::new(settings))));
+    }
+    for (name, kind) in added {
+        if sources.iter().any(|source| source.name == name) {
+            let problem = format!("the configuration file has a source `{name}` too; rename that one");
+            return Err(ConfigError::new("--file/--tail", problem));
+        }
+        sources.push(SourceConfig {
+            name,
+            labels: BTreeMap::new(),
+            kind,
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,259 @@
+//! The `file` source: follows files natively.
+//!
+//! This file finds the paths and wakes the followers; [`follower`] reads one path. The relay's checkpoint is
+//! the only memory of where a file stands: there is no positions file that could disagree with the data.
+
+mod checkpoint;
+mod follower;
+mod glob;
+mod identity;
+mod reader;
+mod watch;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use globset::GlobSet;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use self::follower::Follower;
+use self::glob::{Expansion, PathPattern};
+use self::watch::{Change, DirectoryWatcher};
+use super::{SourceContext, SourceError, Start};
+use crate::outbox::{RESUMABLE_HOLD_BYTES, StreamSpec};
+
+/// With inotify a rescan is only a safety net.
+const RESCAN_INTERVAL: Duration = Duration::from_secs(10);
+
+/// New names within this time are found by one scan, so that a burst of them does not scan for each.
+const RESCAN_DELAY: Duration = Duration::from_millis(20);
+
+/// Settings of a `file` source.
+#[derive(Debug)]
+pub struct FileSettings {
+    /// Paths and globs as configured.
+    pub paths: Vec<String>,
+    /// Patterns of files that are not followed, matched against the path and against its last component.
+    pub exclude: GlobSet,
+    pub start: Start,
+    /// Polls even where inotify works.
+    pub force_polling: bool,
+    pub poll_interval: Duration,
+    /// How long an old file has to be quiet after its rotation before the new one is read.
+    pub rotate_wait: Duration,
+}
+
+/// Follows everything that the settings name, until it is cancelled by being dropped.
+pub(super) async fn run(context: SourceContext, settings: Arc<FileSettings>) -> Result<(), SourceError> {
+    let patterns: Vec<PathPattern> = settings
+        .paths
+        .iter()
+        .map(|path| {
+            PathPattern::parse(path)
+                .map_err(|error| SourceError::Setting(format!("paths: {path:?}: {error}")))
+        })
+        .collect::<Result<_, _>>()?;
+    let watcher = (!settings.force_polling).then(DirectoryWatcher::new).transpose();
+    let watcher = watcher.unwrap_or_else(|error| {
+        warn!(
+            "inotify is not available ({error}); polling every {:?}",
+            settings.poll_interval
+        );
+        None
+    });
+    let source = FileSource {
+        polling: watcher.is_none(),
+        context,
+        settings,
+        patterns,
+        watcher,
+        followers: BTreeMap::new(),
+        by_target: HashMap::new(),
+        tasks: JoinSet::new(),
+        directories: BTreeSet::new(),
+    };
+    source.run().await
+}
+
+struct FileSource {
+    context: SourceContext,
+    settings: Arc<FileSettings>,
+    patterns: Vec<PathPattern>,
+    watcher: Option<DirectoryWatcher>,
+    polling: bool,
+    followers: BTreeMap<PathBuf, Arc<Notify>>,
+    /// Followers by the path of the file behind their symbolic link.
+    by_target: HashMap<PathBuf, Arc<Notify>>,
+    tasks: JoinSet<()>,
+    directories: BTreeSet<PathBuf>,
+}
+
+impl FileSource {
+    async fn run(mut self) -> Result<(), SourceError> {
+        self.scan(true);
+        if self.followers.is_empty() {
+            info!(
+                "source {}: no file matches {:?} yet",
+                self.context.name, self.settings.paths
+            );
+        }
+        let mut interval = tokio::time::interval(RESCAN_INTERVAL);
+        let mut polling = false;
+        interval.tick().await;
+        loop {
+            if self.polling != polling {
+                polling = self.polling;
+                interval = tokio::time::interval(self.settings.poll_interval);
+                interval.tick().await;
+            }
+            tokio::select! {
+                change = next_change(&mut self.watcher) => match change {
+                    Ok(change) => self.changed(change).await,
+                    Err(error) => {
+                        warn!("inotify failed ({error}); polling every {:?}", self.settings.poll_interval);
+                        self.watcher = None;
+                        self.polling = true;
+                    }
+                },
+                _ = interval.tick() => {
+                    self.scan(false);
+                    self.wake_all();
+                }
+                Some(ended) = self.tasks.join_next() => {
+                    if let Err(error) = ended
+                        && error.is_panic()
+                    {
+                        std::panic::resume_unwind(error.into_panic());
+                    }
+                }
+            }
+        }
+    }
+
+    async fn changed(&mut self, change: Change) {
+        match change {
+            Change::Entry(path) => self.wake(&path),
+            Change::Layout(path) => {
+                self.wake(&path);
+                if !self.followers.contains_key(&path) {
+                    tokio::time::sleep(RESCAN_DELAY).await;
+                    self.scan(false);
+                }
+            }
+            Change::Overflow => {
+                self.scan(false);
+                self.wake_all();
+            }
+        }
+    }
+
+    fn wake(&self, path: &PathBuf) {
+        for follower in [self.followers.get(path), self.by_target.get(path)]
+            .into_iter()
+            .flatten()
+        {
+            follower.notify_one();
+        }
+    }
+
+    fn wake_all(&self) {
+        for follower in self.followers.values() {
+            follower.notify_one();
+        }
+    }
+
+    /// Finds new paths and follows them.
+    fn scan(&mut self, at_start: bool) {
+        let mut found = Expansion::default();
+        for pattern in &self.patterns {
+            pattern.expand(&mut found);
+        }
+        found.files.retain(|path| !self.is_excluded(path));
+        let mut new = Vec::new();
+        for path in found.files {
+            let target = path.canonicalize().ok().filter(|target| *target != path);
+            if let Some(directory) = target.as_ref().and_then(|target| target.parent()) {
+                found.directories.insert(directory.to_path_buf());
+            }
+            match self.followers.get(&path) {
+                Some(wake) => {
+                    if let Some(target) = target {
+                        self.by_target.insert(target, Arc::clone(wake));
+                    }
+                }
+                None => new.push((path, target)),
+            }
+        }
+        // Watch first, then read: what is written in between is either read or told.
+        self.watch(&found.directories);
+        for (path, target) in new {
+            self.follow(path, target, at_start);
+        }
+    }
+
+    fn is_excluded(&self, path: &PathBuf) -> bool {
+        let name = path.file_name().unwrap_or_default();
+        self.settings.exclude.is_match(path) || self.settings.exclude.is_match(name)
+    }
+
+    fn watch(&mut self, directories: &BTreeSet<PathBuf>) {
+        for directory in directories {
+            if self.directories.insert(directory.clone()) && !self.polling && watch::needs_polling(directory)
+            {
+                info!(
+                    "{} is on a file system where inotify may miss changes; polling too, every {:?}",
+                    directory.display(),
+                    self.settings.poll_interval
+                );
+                self.polling = true;
+            }
+        }
+        if let Some(watcher) = &mut self.watcher
+            && let Err(error) = watcher.watch(directories)
+        {
+            warn!(
+                "the limit of inotify watches is reached ({error}); polling every {:?} (raise \
+                 fs.inotify.max_user_watches to avoid it)",
+                self.settings.poll_interval
+            );
+            self.polling = true;
+        }
+    }
+
+    fn follow(&mut self, path: PathBuf, target: Option<PathBuf>, at_start: bool) {
+        let name = path.to_string_lossy().into_owned();
+        let writer = self.context.outbox.open(StreamSpec {
+            source: self.context.name.clone(),
+            instance: name.clone(),
+            labels: self.context.labels.clone(),
+            run: None,
+            path: Some(name),
+            resumable: true,
+            hold_bytes: RESUMABLE_HOLD_BYTES,
+        });
+        let wake = Arc::new(Notify::new());
+        if let Some(target) = target {
+            self.by_target.insert(target, Arc::clone(&wake));
+        }
+        let follower = Follower {
+            path: path.clone(),
+            writer,
+            wake: Arc::clone(&wake),
+            settings: Arc::clone(&self.settings),
+            present_at_start: at_start,
+        };
+        self.followers.insert(path, wake);
+        self.tasks.spawn(follower.run());
+    }
+}
+
+async fn next_change(watcher: &mut Option<DirectoryWatcher>) -> std::io::Result<Change> {
+    match watcher {
+        Some(watcher) => watcher.next().await,
+        None => std::future::pending().await,
+    }
+}

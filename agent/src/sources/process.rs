@@ -1,0 +1,400 @@
+//! A child process and its output: spawning in a group of its own, pumping pipes or a pty into a stream,
+//! stopping the group. Used by `exec`, `tail` and the wrapper; knows nothing of configuration.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use millstream_proto::v1::{self, Channel};
+use rustix::process::{Pid, Signal};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::process::{Child, Command};
+use tracing::warn;
+
+use crate::lines::{LineSplitter, OPEN_LINE_WAIT};
+use crate::outbox::{StreamWriter, WriteError, now_unix_us};
+
+/// Size of a pipe on Linux: one read takes all that a writer could put there.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// A child has exited but something still holds its output open (a daemon it started): wait this long for
+/// more, then let go.
+const ORPHAN_WAIT: Duration = Duration::from_secs(2);
+
+/// Stop ladder: interrupt, wait, terminate, wait, kill.
+const INTERRUPT_WAIT: Duration = Duration::from_millis(7500);
+const TERMINATE_WAIT: Duration = Duration::from_millis(2500);
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct CommandSpec {
+    pub argv: Vec<String>,
+    pub cwd: Option<PathBuf>,
+    pub env: BTreeMap<String, String>,
+    /// On a terminal of its own, so that it keeps colours and progress bars.
+    pub pty: Option<PtySize>,
+    /// Give it this process's standard input rather than an empty one.
+    pub inherit_stdin: bool,
+}
+
+/// Rows and columns of a terminal.
+#[derive(Debug, Clone, Copy)]
+pub struct PtySize {
+    pub rows: u16,
+    pub columns: u16,
+}
+
+type Reader = Pin<Box<dyn AsyncRead + Send>>;
+
+/// A running child.
+pub struct Running {
+    pub child: Child,
+    /// The leader of its group, for signals.
+    pub group: Option<Pid>,
+    stdout: Option<Reader>,
+    stderr: Option<Reader>,
+    /// Input side of the pty.
+    pub pty_input: Option<pty_process::OwnedWritePty>,
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Running")
+            .field("child", &self.child)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Starts a command in a process group of its own.
+///
+/// # Errors
+/// As the system gives them; `NotFound` when there is no such program (or no such `cwd`).
+pub fn spawn(spec: &CommandSpec) -> io::Result<Running> {
+    let (program, arguments) = spec
+        .argv
+        .split_first()
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the command is empty"))?;
+    if let Some(size) = spec.pty {
+        return spawn_on_pty(spec, program, arguments, size);
+    }
+    let mut child = spawn_plain(spec)?;
+    let stdout = child.stdout.take().map(|pipe| Box::pin(pipe) as Reader);
+    let stderr = child.stderr.take().map(|pipe| Box::pin(pipe) as Reader);
+    Ok(Running {
+        group: group_of(&child),
+        child,
+        stdout,
+        stderr,
+        pty_input: None,
+    })
+}
+
+/// Starts a command on pipes.
+pub(super) fn spawn_plain(spec: &CommandSpec) -> io::Result<Child> {
+    let (program, arguments) = spec
+        .argv
+        .split_first()
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the command is empty"))?;
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .envs(&spec.env)
+        .stdin(if spec.inherit_stdin {
+            Stdio::inherit()
+        } else {
+            Stdio::null()
+        })
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0);
+    if let Some(cwd) = &spec.cwd {
+        command.current_dir(cwd);
+    }
+    command.spawn()
+}
+
+fn spawn_on_pty(
+    spec: &CommandSpec,
+    program: &str,
+    arguments: &[String],
+    size: PtySize,
+) -> io::Result<Running> {
+    let (pty, pts) = pty_process::open().map_err(io::Error::other)?;
+    pty.resize(pty_process::Size::new(size.rows, size.columns))
+        .map_err(io::Error::other)?;
+    let mut command = pty_process::Command::new(program).args(arguments).envs(&spec.env);
+    if let Some(cwd) = &spec.cwd {
+        command = command.current_dir(cwd);
+    }
+    let child = command.spawn(pts).map_err(|error| match error {
+        pty_process::Error::Io(error) => error,
+        error => io::Error::other(error),
+    })?;
+    let (output, input) = pty.into_split();
+    let stdout = Some(Box::pin(output) as Reader);
+    Ok(Running {
+        group: group_of(&child),
+        child,
+        stdout,
+        stderr: None,
+        pty_input: Some(input),
+    })
+}
+
+pub(super) fn group_of(child: &Child) -> Option<Pid> {
+    child
+        .id()
+        .and_then(|id| i32::try_from(id).ok())
+        .and_then(Pid::from_raw)
+}
+
+/// Signals every process of the group; one that is gone already is no error.
+pub fn signal_group(group: Option<Pid>, signal: Signal) {
+    if let Some(group) = group
+        && let Err(error) = rustix::process::kill_process_group(group, signal)
+        && error != rustix::io::Errno::SRCH
+    {
+        warn!("cannot signal process group {}: {error}", group.as_raw_nonzero());
+    }
+}
+
+/// Climbs the stop ladder; the caller waits for the child beside it and drops this when it is gone.
+pub async fn stop_ladder(group: Option<Pid>) {
+    signal_group(group, Signal::INT);
+    tokio::time::sleep(INTERRUPT_WAIT).await;
+    signal_group(group, Signal::TERM);
+    tokio::time::sleep(TERMINATE_WAIT).await;
+    signal_group(group, Signal::KILL);
+    std::future::pending().await
+}
+
+/// Where output goes besides the stream.
+pub struct Tee {
+    stdout: Option<Pin<Box<dyn AsyncWrite + Send>>>,
+    stderr: Option<Pin<Box<dyn AsyncWrite + Send>>>,
+}
+
+impl std::fmt::Debug for Tee {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Tee")
+            .field("active", &self.stdout.is_some())
+            .finish()
+    }
+}
+
+impl Tee {
+    #[must_use]
+    pub fn none() -> Self {
+        Self {
+            stdout: None,
+            stderr: None,
+        }
+    }
+
+    /// To this process's own standard output and error.
+    #[must_use]
+    pub fn own() -> Self {
+        Self {
+            stdout: Some(Box::pin(tokio::io::stdout())),
+            stderr: Some(Box::pin(tokio::io::stderr())),
+        }
+    }
+
+    async fn write(&mut self, channel: Channel, bytes: &[u8]) {
+        let target = if channel == Channel::Stderr {
+            &mut self.stderr
+        } else {
+            &mut self.stdout
+        };
+        if let Some(writer) = target {
+            let written = async {
+                writer.write_all(bytes).await?;
+                writer.flush().await
+            };
+            // A reader that went away (`| head`) does not end the build.
+            if written.await.is_err() {
+                *target = None;
+            }
+        }
+    }
+}
+
+/// Takes output until it ends, and the exit status. Lines go to the stream in the order of arrival; while
+/// the outbox is full nothing is read, so the child's pipe blocks.
+///
+/// # Errors
+/// When the child cannot be waited for.
+pub async fn pump(running: &mut Running, writer: &StreamWriter, tee: &mut Tee) -> io::Result<ExitStatus> {
+    let mut output = Sink {
+        writer,
+        refused: false,
+        stdout: LineSplitter::default(),
+        stderr: LineSplitter::default(),
+    };
+    let (mut stdout_buffer, mut stderr_buffer) = (vec![0; CHUNK_BYTES], vec![0; CHUNK_BYTES]);
+    let mut exited: Option<(ExitStatus, Instant)> = None;
+    let mut last_output = Instant::now();
+    while running.stdout.is_some() || running.stderr.is_some() {
+        let open_line_due = output.has_open_line().then(|| last_output + OPEN_LINE_WAIT);
+        let orphaned = exited.map(|(_, at)| at.max(last_output) + ORPHAN_WAIT);
+        let (channel, read) = tokio::select! {
+            read = read_some(&mut running.stdout, &mut stdout_buffer) => (Channel::Stdout, read),
+            read = read_some(&mut running.stderr, &mut stderr_buffer) => (Channel::Stderr, read),
+            status = running.child.wait(), if exited.is_none() => {
+                exited = Some((status?, Instant::now()));
+                continue;
+            }
+            () = sleep_until(open_line_due), if open_line_due.is_some() => {
+                output.send_open_lines().await;
+                continue;
+            }
+            () = sleep_until(orphaned), if orphaned.is_some() => {
+                output.send_open_lines().await;
+                output.notice("output-left-open: the command exited but a process that it started keeps its \
+                               output open; what that one writes from here on is not read").await;
+                break;
+            }
+        };
+        if read == 0 {
+            if channel == Channel::Stderr {
+                running.stderr = None
+            } else {
+                running.stdout = None
+            }
+            continue;
+        }
+        last_output = Instant::now();
+        let chunk = if channel == Channel::Stderr {
+            &stderr_buffer[..read]
+        } else {
+            &stdout_buffer[..read]
+        };
+        tee.write(channel, chunk).await;
+        output.take(channel, chunk).await;
+    }
+    output.send_open_lines().await;
+    match exited {
+        Some((status, _)) => Ok(status),
+        None => running.child.wait().await,
+    }
+}
+
+/// 0 at the end. A pty whose other side is closed answers with an error; it means the same.
+async fn read_some(reader: &mut Option<Reader>, buffer: &mut [u8]) -> usize {
+    match reader {
+        Some(reader) => reader.read(buffer).await.unwrap_or(0),
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    if let Some(at) = at {
+        tokio::time::sleep_until(at.into()).await;
+    }
+}
+
+struct Sink<'a> {
+    writer: &'a StreamWriter,
+    /// The relay does not take the stream: the command runs on, its output is only teed.
+    refused: bool,
+    stdout: LineSplitter,
+    stderr: LineSplitter,
+}
+
+impl Sink<'_> {
+    fn has_open_line(&self) -> bool {
+        self.stdout.open_bytes() > 0 || self.stderr.open_bytes() > 0
+    }
+
+    async fn take(&mut self, channel: Channel, mut chunk: &[u8]) {
+        let splitter = if channel == Channel::Stderr {
+            &mut self.stderr
+        } else {
+            &mut self.stdout
+        };
+        while let Some(piece) = splitter.next_piece(&mut chunk) {
+            if !self.refused {
+                let pushed = self.writer.push(&piece, channel, |_| Bytes::new()).await;
+                self.refused = is_refused(pushed);
+            }
+        }
+    }
+
+    async fn send_open_lines(&mut self) {
+        for (channel, splitter) in [
+            (Channel::Stdout, &mut self.stdout),
+            (Channel::Stderr, &mut self.stderr),
+        ] {
+            if let Some(piece) = splitter.take_open()
+                && !self.refused
+            {
+                self.refused = is_refused(self.writer.push(&piece, channel, |_| Bytes::new()).await);
+            }
+        }
+    }
+
+    async fn notice(&mut self, text: &str) {
+        if !self.refused {
+            self.refused = is_refused(self.writer.notice(text, None).await);
+        }
+    }
+}
+
+fn is_refused(pushed: Result<(), WriteError>) -> bool {
+    match pushed {
+        Ok(()) => false,
+        Err(error) => {
+            warn!("output is not sent any more: {error}");
+            true
+        }
+    }
+}
+
+/// The end of a run whose process exited.
+#[must_use]
+pub fn end_of(status: ExitStatus) -> v1::StreamEnd {
+    v1::StreamEnd {
+        reason: v1::EndReason::Exited.into(),
+        end_unix_us: now_unix_us(),
+        exit_code: status.code(),
+        signal: status.signal(),
+        ..v1::StreamEnd::default()
+    }
+}
+
+/// The end of a run whose process could not be started.
+#[must_use]
+pub fn start_failed(message: String) -> v1::StreamEnd {
+    v1::StreamEnd {
+        reason: v1::EndReason::StartFailed.into(),
+        end_unix_us: now_unix_us(),
+        message,
+        ..v1::StreamEnd::default()
+    }
+}
+
+/// Why a program did not start, with what to do.
+#[must_use]
+pub fn explain_spawn_error(spec: &CommandSpec, error: &io::Error) -> String {
+    let program = spec.argv.first().map_or("", String::as_str);
+    if let Some(cwd) = &spec.cwd
+        && !cwd.is_dir()
+    {
+        return format!(
+            "cannot run {program}: its working directory {} does not exist",
+            cwd.display()
+        );
+    }
+    match error.kind() {
+        io::ErrorKind::NotFound => format!("{program}: command not found"),
+        io::ErrorKind::PermissionDenied => format!("{program}: permission denied (is it executable?)"),
+        _ => format!("cannot run {program}: {error}"),
+    }
+}

@@ -1,0 +1,191 @@
+//! The plugins that exist, with their settings and what they mean: what `sources` prints and what the
+//! configuration accepts.
+
+/// One setting of a plugin.
+#[derive(Debug, Clone, Copy)]
+pub struct SettingDoc {
+    pub name: &'static str,
+    /// What to write: `"text"`, `["list"]`, `true`…
+    pub form: &'static str,
+    pub default: &'static str,
+    pub doc: &'static str,
+}
+
+/// One plugin.
+#[derive(Debug, Clone, Copy)]
+pub struct PluginDoc {
+    pub name: &'static str,
+    pub doc: &'static str,
+    pub settings: &'static [SettingDoc],
+}
+
+const fn setting(
+    name: &'static str,
+    form: &'static str,
+    default: &'static str,
+    doc: &'static str,
+) -> SettingDoc {
+    SettingDoc {
+        name,
+        form,
+        default,
+        doc,
+    }
+}
+
+/// Settings that every plugin has.
+pub const COMMON_SETTINGS: &[SettingDoc] = &[
+    setting(
+        "plugin",
+        "\"file\" | \"tail\" | \"exec\"",
+        "",
+        "Which plugin; required.",
+    ),
+    setting(
+        "labels",
+        "{ key = \"value\" }",
+        "{}",
+        "Labels of every stream of this source.",
+    ),
+];
+
+/// Every plugin, by name.
+pub const PLUGINS: &[PluginDoc] = &[
+    PluginDoc {
+        name: "file",
+        doc: "Follows files natively. Goes on exactly where the relay's store ends after any restart; follows \
+              rotation by rename, truncation (said in the stream) and deletion.",
+        settings: &[
+            setting(
+                "paths",
+                "[\"/var/log/*.log\"]",
+                "",
+                "Paths and globs (*, ?, [a-z], {a,b}, **); required.",
+            ),
+            setting(
+                "exclude",
+                "[\"*.gz\"]",
+                "[]",
+                "Globs of files not to follow, on the path or its last part.",
+            ),
+            setting(
+                "start",
+                "\"beginning\" | \"end\"",
+                "\"beginning\"",
+                "Where to begin in files that exist at the first start; later ones are read whole.",
+            ),
+            setting(
+                "watch",
+                "\"auto\" | \"poll\"",
+                "\"auto\"",
+                "\"poll\" never uses inotify.",
+            ),
+            setting(
+                "poll_interval",
+                "\"1s\"",
+                "\"1s\"",
+                "How often to look where inotify does not work.",
+            ),
+            setting(
+                "rotate_wait",
+                "\"500ms\"",
+                "\"500ms\"",
+                "How long a rotated file has to be quiet before the new one is read.",
+            ),
+        ],
+    },
+    PluginDoc {
+        name: "tail",
+        doc: "Runs `tail -F PATH`. It cannot resume: after a restart it begins at the end, and a notice in the \
+              stream says that lines written meanwhile were skipped. Prefer `file`.",
+        settings: &[
+            setting("path", "\"/var/log/app.log\"", "", "The file; required."),
+            setting(
+                "start",
+                "\"beginning\" | \"end\"",
+                "\"beginning\"",
+                "Where the very first start begins.",
+            ),
+        ],
+    },
+    PluginDoc {
+        name: "exec",
+        doc: "Runs a command, never through a shell. Every execution is a run: a stream of its own with argv, \
+              start, end and exit status. While the relay is away 16 MiB of output are held, then the command's \
+              pipe blocks.",
+        settings: &[
+            setting(
+                "command",
+                "[\"make\", \"-j4\"]",
+                "",
+                "The command and its arguments; required.",
+            ),
+            setting("cwd", "\"/src/project\"", "the agent's", "Working directory."),
+            setting(
+                "env",
+                "{ CI = \"1\" }",
+                "{}",
+                "Environment variables added to the agent's own.",
+            ),
+            setting(
+                "pty",
+                "true | false",
+                "false",
+                "Give it a terminal, so that it keeps its colours.",
+            ),
+            setting(
+                "restart",
+                "\"never\" | \"on-failure\" | \"always\"",
+                "\"never\"",
+                "When to run it again.",
+            ),
+            setting(
+                "restart_delay",
+                "\"1s\"",
+                "\"1s\"",
+                "Wait before the first restart; doubles for short runs.",
+            ),
+            setting(
+                "restart_limit",
+                "\"1m\"",
+                "\"1m\"",
+                "Longest wait between restarts.",
+            ),
+        ],
+    },
+];
+
+/// The plugin of that name.
+#[must_use]
+pub fn plugin(name: &str) -> Option<&'static PluginDoc> {
+    PLUGINS.iter().find(|plugin| plugin.name == name)
+}
+
+/// What `millstream-agent sources` prints.
+#[must_use]
+pub fn describe() -> String {
+    use std::fmt::Write as _;
+    let mut text = String::new();
+    for plugin in PLUGINS {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{}\n    {}\n", plugin.name, plugin.doc);
+        for setting in plugin.settings {
+            let default = if setting.default.is_empty() {
+                String::new()
+            } else {
+                format!(" (default {})", setting.default)
+            };
+            let _ = writeln!(
+                text,
+                "    {} = {}{default}\n        {}",
+                setting.name, setting.form, setting.doc
+            );
+        }
+        text.push('\n');
+    }
+    text.push_str(
+        "Every source also has `labels = { key = \"value\" }`. In the configuration file:\n\n    \
+         [sources.app]\n    plugin = \"file\"\n    paths = [\"/var/log/app/*.log\"]\n",
+    );
+    text
+}

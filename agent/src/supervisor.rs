@@ -1,0 +1,106 @@
+//! Keeps sources running: one task each, started again with a growing wait when one fails.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use tokio::task::{Id, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::backoff::Backoff;
+use crate::outbox::Outbox;
+use crate::sources::{self, SourceConfig, SourceContext, SourceError};
+
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// A source that worked this long failed for a new reason.
+const STEADY: Duration = Duration::from_secs(60);
+
+struct Supervised {
+    config: SourceConfig,
+    backoff: Backoff,
+    began: Instant,
+}
+
+/// Runs every source until `stop` is cancelled and all have returned.
+pub async fn run(sources: Vec<SourceConfig>, outbox: Outbox, stop: CancellationToken) {
+    let mut tasks: JoinSet<Result<(), SourceError>> = JoinSet::new();
+    let mut running: HashMap<Id, Supervised> = HashMap::new();
+    for config in sources {
+        info!("source {} ({}) starts", config.name, config.plugin());
+        let supervised = Supervised {
+            config,
+            backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT),
+            began: Instant::now(),
+        };
+        start(
+            &mut tasks,
+            &mut running,
+            supervised,
+            Duration::ZERO,
+            &outbox,
+            &stop,
+        );
+    }
+    while let Some(ended) = tasks.join_next_with_id().await {
+        let (id, failure) = match ended {
+            Ok((id, Ok(()))) => (id, None),
+            Ok((id, Err(error))) => (id, Some(error.to_string())),
+            Err(error) => (
+                error.id(),
+                Some(format!("it panicked, which is a bug in Millstream: {error}")),
+            ),
+        };
+        let Some(mut supervised) = running.remove(&id) else {
+            continue;
+        };
+        let name = &supervised.config.name;
+        let Some(failure) = failure else {
+            if !stop.is_cancelled() {
+                info!("source {name} is done");
+            }
+            continue;
+        };
+        if stop.is_cancelled() {
+            error!("source {name} failed while stopping: {failure}");
+            continue;
+        }
+        if supervised.began.elapsed() >= STEADY {
+            supervised.backoff.reset();
+        }
+        let wait = supervised.backoff.next_wait();
+        warn!(
+            "source {name} failed: {failure}; starting it again in {:.1} s",
+            wait.as_secs_f64()
+        );
+        start(&mut tasks, &mut running, supervised, wait, &outbox, &stop);
+    }
+    // Without sources there is nothing to wait for but the stop.
+    stop.cancelled().await;
+}
+
+fn start(
+    tasks: &mut JoinSet<Result<(), SourceError>>,
+    running: &mut HashMap<Id, Supervised>,
+    mut supervised: Supervised,
+    wait: Duration,
+    outbox: &Outbox,
+    stop: &CancellationToken,
+) {
+    let context = SourceContext {
+        name: supervised.config.name.clone(),
+        labels: supervised.config.labels.clone(),
+        outbox: outbox.clone(),
+        stop: stop.clone(),
+    };
+    let kind = supervised.config.kind.clone();
+    supervised.began = Instant::now() + wait;
+    let handle = tasks.spawn(async move {
+        tokio::select! {
+            () = context.stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(wait) => {}
+        }
+        sources::run(context, kind).await
+    });
+    running.insert(handle.id(), supervised);
+}
