@@ -55,7 +55,7 @@ export function applySgr(style: Style, parameters: string): Style {
       } else {
         const kind = toNumber(groups[at + 1] ?? "");
         const rest = groups.slice(at + 2, at + 5).map(toNumber);
-        colour = kind === 5 ? indexed(rest[0] ?? 0) : kind === 2 ? rgb(rest) : null;
+        colour = kind === 5 ? indexed(rest[0] ?? -1) : kind === 2 ? rgb(rest) : null;
         at += kind === 5 ? 2 : kind === 2 ? 4 : 1;
       }
       if (colour !== null && code === 38) next = { ...next, foreground: colour };

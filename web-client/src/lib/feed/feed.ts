@@ -327,12 +327,13 @@ export class LogFeed {
   }
 
   #arrive(track: Track, entries: readonly Entry[], next: number): void {
+    const before = track.received;
     track.receive(next);
     this.#liveTail.push(entries);
     if (!this.#caughtUp) return;
-    this.#follow.arrived(entries.length);
+    this.#follow.arrived(Math.max(0, next - before));
     // A reader who has scrolled up keeps what they read: new lines come in only while there is room.
-    if (this.#follow.following || !this.#window.isFull) {
+    if (this.#follow.following || this.#window.hasRoomFor(entries.length)) {
       const fresh = entries.filter((entry) => entry.sequence >= track.shownTo);
       const [first] = fresh;
       if (first !== undefined && first.sequence === track.shownTo) {

@@ -28,8 +28,9 @@ export class RowWindow {
     return this.#rows;
   }
 
-  get isFull(): boolean {
-    return this.#rows.length >= this.#maxRows || this.#bytes >= this.#maxBytes;
+  /** Whether so many more entries push nothing out. */
+  hasRoomFor(entries: number): boolean {
+    return this.#rows.length + entries <= this.#maxRows && this.#bytes < this.#maxBytes / 2;
   }
 
   clear(): void {

@@ -1,0 +1,95 @@
+import { execFileSync } from "node:child_process";
+import * as fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { Channel, Codec } from "../../gen/millstream/v1/block_pb";
+import { blockOf, testLines, textOf, varint, type TestLine } from "../testing/blocks";
+import { BlockError } from "./column";
+import { linesOf } from "./lines";
+
+describe("linesOf", () => {
+  test("gives every line as it was put in", () => {
+    const line = fc.record({
+      text: fc.uint8Array({ maxLength: 40 }).map((bytes) => bytes.map((byte) => (byte === 10 ? 32 : byte))),
+      timeUs: fc.integer({ min: 1_700_000_000_000_000, max: 1_900_000_000_000_000 }),
+      channel: fc.constantFrom(Channel.STDOUT, Channel.STDERR, Channel.NOTICE),
+      partial: fc.boolean(),
+    });
+    fc.assert(
+      fc.property(fc.array(line, { minLength: 1, maxLength: 30 }), fc.nat(2 ** 40), (lines, first) => {
+        const made = testLines(1, first, lines as TestLine[]);
+        expect(made.map((each) => each.sequence)).toEqual(lines.map((_, at) => first + at));
+        expect(made.map((each) => [...each.source.subarray(each.start, each.end)])).toEqual(lines.map((each) => [...each.text]));
+        expect(made.map((each) => [each.timeUs, each.channel, each.partial])).toEqual(
+          lines.map((each) => [each.timeUs, each.channel, each.partial]),
+        );
+      }),
+    );
+  });
+
+  test("reads the defaults of empty columns", () => {
+    const none = new Uint8Array();
+    const block = blockOf(5, ["a", "b"], { times: none, channels: none, flags: none, firstTimeUnixUs: 9n });
+    expect(linesOf(1, block).map(({ sequence, timeUs, channel, partial }) => [sequence, timeUs, channel, partial])).toEqual([
+      [5, 9, Channel.STDOUT, false],
+      [6, 9, Channel.STDOUT, false],
+    ]);
+  });
+
+  test("reads each line's own sequence in a filtered block", () => {
+    const block = blockOf(100, ["a", "b", "c"], { sequences: new Uint8Array([0, 1, ...varint(7), 1, 1, 1]) });
+    expect(linesOf(1, block).map((line) => line.sequence)).toEqual([100, 107, 108]);
+  });
+
+  test("skips what is not wanted", () => {
+    const block = blockOf(10, ["a", "b", "c", "d"]);
+    expect(linesOf(1, block, { fromSequence: 12 }).map(textOf)).toEqual(["c", "d"]);
+    expect(linesOf(1, block, { lastLines: 1 }).map(textOf)).toEqual(["d"]);
+  });
+
+  test.runIf(hasZstd())("unpacks what the zstd of others packed", () => {
+    const plain = blockOf(0, Array.from({ length: 5_000 }, (_, at) => `line ${at} of a build that says much the same`));
+    const text = new Uint8Array(execFileSync("zstd", ["-q", "-1", "-c", `--stream-size=${plain.textBytes}`], { input: plain.text }));
+    expect(text.length).toBeLessThan(plain.textBytes / 4);
+    const lines = linesOf(0, { ...plain, codec: Codec.ZSTD, text });
+    expect(lines).toHaveLength(5_000);
+    expect(lines.at(-1) && textOf(lines.at(-1) as (typeof lines)[number])).toBe("line 4999 of a build that says much the same");
+  });
+
+  test.each([
+    ["no lines", { lineCount: 0 }],
+    ["more lines than the text has", { lineCount: 3, textBytes: 4 }],
+    ["fewer lines than the text has", { lineCount: 1 }],
+    ["a text that is longer than its header says", { textBytes: 3 }],
+    ["a text beyond the limit", { textBytes: 1_048_577 }],
+    ["an unknown codec", { codec: Codec.UNSPECIFIED }],
+    ["rubbish instead of a zstd frame", { codec: Codec.ZSTD }],
+    ["a column that ends early", { flags: new Uint8Array([0, 1]) }],
+    ["a column that goes on", { flags: new Uint8Array([0, 3]) }],
+    ["a run of no lines", { flags: new Uint8Array([0, 0]) }],
+    ["a number without an end", { times: new Uint8Array([0x80]) }],
+    ["a number beyond 2^53", { times: new Uint8Array([255, 255, 255, 255, 255, 255, 255, 255, 255, 1, 1]) }],
+  ])("refuses a block with %s", (_, wrong) => {
+    expect(() => linesOf(1, blockOf(0, ["a", "b"], wrong))).toThrow(BlockError);
+  });
+
+  test("refuses a frame that unpacks to more than it declares, in bounded memory", () => {
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 200 }), fc.integer({ min: 1, max: 1_048_576 }), (text, textBytes) => {
+        try {
+          linesOf(1, blockOf(0, ["a"], { codec: Codec.ZSTD, text: new Uint8Array(text), textBytes }));
+        } catch (error) {
+          expect(error).toBeInstanceOf(BlockError);
+        }
+      }),
+    );
+  });
+});
+
+function hasZstd(): boolean {
+  try {
+    execFileSync("zstd", ["--version"], { stdio: "ignore" });
+    return true;
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,89 @@
+import * as fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { testLines } from "../testing/blocks";
+import { Follow } from "./follow";
+import { contentPx, fractionOf, sliceAt, thumbOf } from "./geometry";
+import { cutBytes, parsed, rowOf, rowText } from "./row";
+import { RowWindow } from "./window";
+
+describe("following", () => {
+  test("stops when the reader scrolls away and begins again at the end", () => {
+    const follow = new Follow();
+    follow.arrived(5);
+    expect(follow.newLines).toBe(0);
+    follow.scrolled({ distanceToEndPx: 300, showsNewest: true });
+    follow.arrived(5);
+    expect([follow.following, follow.newLines]).toEqual([false, 5]);
+    follow.scrolled({ distanceToEndPx: 0, showsNewest: true });
+    expect([follow.following, follow.newLines]).toEqual([true, 0]);
+  });
+
+  test("does not begin at the end of a window that is not the end of the stream", () => {
+    const follow = new Follow(false);
+    follow.scrolled({ distanceToEndPx: 0, showsNewest: false });
+    expect(follow.following).toBe(false);
+  });
+});
+
+describe("geometry", () => {
+  test("paints a bounded number of rows wherever the view stands", () => {
+    fc.assert(
+      fc.property(fc.double({ min: -100, max: 1e9, noNaN: true }), fc.nat(3_000), fc.nat(20_000), (top, view, rows) => {
+        const { from, to } = sliceAt(top, view, rows);
+        expect(from).toBeGreaterThanOrEqual(0);
+        expect(to).toBeLessThanOrEqual(rows);
+        expect(to - from).toBeLessThanOrEqual(Math.ceil(view / 20) + 24);
+      }),
+    );
+  });
+
+  test("stays far below the height that browsers allow", () => {
+    expect(contentPx(20_000)).toBeLessThan(1_000_000);
+  });
+
+  test("a dragged thumb points where it would be drawn, at any length", () => {
+    fc.assert(
+      fc.property(fc.integer({ min: 100, max: 10_000_000 }), fc.double({ min: 0, max: 1, noNaN: true }), (total, way) => {
+        const thumb = thumbOf(way * (total - 40), 40, total, 700);
+        expect(thumb.topPx + thumb.heightPx).toBeLessThanOrEqual(700.001);
+        expect(fractionOf(thumb.topPx, thumb, 700)).toBeCloseTo(way, 6);
+      }),
+    );
+  });
+});
+
+describe("the window", () => {
+  test("evicts on the far side and says what went", () => {
+    const window = new RowWindow(3);
+    expect(window.append(testLines(1, 10, ["a", "b", "c"]))).toEqual([]);
+    expect(window.append(testLines(1, 13, ["d"])).map((row) => row.sequence)).toEqual([10]);
+    expect(window.prepend(testLines(1, 9, ["x", "y"])).map((row) => row.sequence)).toEqual([12, 13]);
+  });
+
+  test("is bounded by bytes where lines are long", () => {
+    const window = new RowWindow(1_000, 1_000);
+    for (let at = 0; at < 20; at += 1) window.append(testLines(1, at, ["x".repeat(300)]));
+    expect(window.rows.map((row) => row.sequence)).toEqual([17, 18, 19]);
+  });
+
+  test("finds the row of a line that is not its first", () => {
+    const window = new RowWindow();
+    window.append(testLines(1, 0, ["a", { text: "b", partial: true }, "c", "d"]));
+    expect([0, 1, 2, 3, 4].map((sequence) => window.indexOf(1, sequence))).toEqual([0, 1, 1, 2, -1]);
+  });
+});
+
+describe("a row", () => {
+  test("replaces invalid UTF-8 and joins a character that two pieces share", () => {
+    const window = new RowWindow();
+    window.append(testLines(1, 0, [{ text: new Uint8Array([0x61, 0xff]) }, { text: new Uint8Array([0xc3]), partial: true }, { text: new Uint8Array([0xa9]) }]));
+    expect(window.rows.map((row) => (row.kind === "line" ? parsed(row).text : ""))).toEqual(["a\ufffd", "é"]);
+  });
+
+  test("decodes no more of a line of a mebibyte than can be painted", () => {
+    const [line] = testLines(1, 0, ["x".repeat(1_000_000)]);
+    if (!line) throw new Error("no line");
+    expect(rowText(rowOf(line))).toHaveLength(131_072);
+    expect(cutBytes(rowOf(line))).toBe(1_000_000 - 131_072);
+  });
+});

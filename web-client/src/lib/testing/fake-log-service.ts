@@ -1,0 +1,119 @@
+/** A relay in memory: streams that a test appends to, served over an in-process transport. */
+import { Code, ConnectError, createClient, createRouterTransport } from "@connectrpc/connect";
+import { LogService, type TailRequest } from "../../gen/millstream/v1/log_pb";
+import { StreamState, type StreamEnd } from "../../gen/millstream/v1/stream_pb";
+import type { LogClient } from "../rpc/client";
+import { blockOf, type TestLine } from "./blocks";
+
+interface FakeStream {
+  lines: TestLine[];
+  end: StreamEnd | null;
+}
+
+export class FakeLogService {
+  readonly streams = new Map<number, FakeStream>();
+  readonly tails: TailRequest[] = [];
+  reads = 0;
+  /** Ends every open call with this error once. */
+  #break: ConnectError | null = null;
+  readonly #changes = new EventTarget();
+
+  add(streamId: number, lines: readonly TestLine[] = []): void {
+    this.streams.set(streamId, { lines: [...lines], end: null });
+  }
+
+  append(streamId: number, lines: readonly TestLine[]): void {
+    this.#find(streamId).lines.push(...lines);
+    this.#notify();
+  }
+
+  end(streamId: number, end: StreamEnd): void {
+    this.#find(streamId).end = end;
+    this.#notify();
+  }
+
+  breakCalls(code: Code, message: string): void {
+    this.#break = new ConnectError(message, code);
+    this.#notify();
+  }
+
+  client(): LogClient {
+    const find = (id: bigint): FakeStream => this.#find(Number(id));
+    const describe = (id: number) => ({
+      streamId: BigInt(id),
+      nextSequence: BigInt(find(BigInt(id)).lines.length),
+      state: StreamState.LIVE,
+    });
+    const tail = this.#tail.bind(this);
+    const transport = createRouterTransport(({ service }) => {
+      service(LogService, {
+        read: (request) => {
+          this.reads += 1;
+          const { lines } = find(request.streamId);
+          let from = request.from.case === "fromSequence" ? Number(request.from.value) : 0;
+          if (request.from.case === "fromUnixUs") {
+            const time = Number(request.from.value);
+            const at = lines.findIndex((line) => (line.timeUs ?? 0) >= time);
+            from = at < 0 ? lines.length : at;
+          }
+          const to = Math.min(lines.length, Number(request.toSequence) || lines.length, from + (request.maxLines || 700));
+          return {
+            blocks: from < to ? [blockOf(from, lines.slice(from, to))] : [],
+            nextSequence: BigInt(Math.max(from, to)),
+            stream: describe(Number(request.streamId)),
+          };
+        },
+        tail: (request, { signal }) => tail(request, signal, describe),
+      });
+    });
+    return createClient(LogService, transport);
+  }
+
+  async *#tail(request: TailRequest, signal: AbortSignal, describe: (id: number) => { streamId: bigint; nextSequence: bigint }) {
+    this.tails.push(request);
+    const next = new Map<number, number>();
+    const ended = new Set<number>();
+    for (const id of request.streamIds.map(Number)) {
+      const { lines } = this.#find(id);
+      const position = request.positions.find((each) => Number(each.streamId) === id);
+      const last = request.start.case === "lastLines" ? Number(request.start.value) : 0;
+      next.set(id, position ? Number(position.nextSequence) : Math.max(0, lines.length - last));
+      yield { message: { case: "stream" as const, value: describe(id) } };
+    }
+    let isCaughtUp = false;
+    while (!signal.aborted) {
+      for (const [id, from] of next) {
+        const { lines, end } = this.#find(id);
+        if (from < lines.length) {
+          yield { message: { case: "block" as const, value: { streamId: BigInt(id), block: blockOf(from, lines.slice(from)) } } };
+          next.set(id, lines.length);
+        }
+        if (end !== null && !ended.has(id)) {
+          ended.add(id);
+          yield { message: { case: "streamEnded" as const, value: { streamId: BigInt(id), nextSequence: BigInt(lines.length), end } } };
+        }
+      }
+      if (!isCaughtUp) yield { message: { case: "caughtUp" as const, value: { cursor: new Uint8Array([7]) } } };
+      isCaughtUp = true;
+      await new Promise((resolve) => {
+        this.#changes.addEventListener("change", resolve, { once: true });
+        signal.addEventListener("abort", resolve, { once: true });
+      });
+      if (this.#break !== null) {
+        const error = this.#break;
+        this.#break = null;
+        throw error;
+      }
+    }
+  }
+
+  #find(streamId: number): FakeStream {
+    const stream = this.streams.get(streamId);
+    if (!stream) throw new ConnectError(`There is no stream ${streamId}.`, Code.NotFound);
+    return stream;
+  }
+
+  #notify(): void {
+    this.#changes.dispatchEvent(new Event("change"));
+  }
+}

@@ -1,0 +1,119 @@
+import { create } from "@bufbuild/protobuf";
+import { Code, ConnectError } from "@connectrpc/connect";
+import { describe, expect, test } from "vitest";
+import { AgentSchema, AgentState, EndReason, RunSchema, StreamEndSchema, StreamSchema } from "../gen/millstream/v1/stream_pb";
+import { groupStreams } from "./catalog/groups";
+import { formatHash, formatPath, parseLocation, parseSequence } from "./location";
+import { Backoff } from "./rpc/backoff";
+import { describeFailure, SilenceError } from "./rpc/failure";
+import { watched } from "./rpc/watchdog";
+import { selectorFor, tailCommand } from "./selector";
+import { formatAgo, formatBytes, formatClock, formatSpan } from "./text/format";
+import { describeEnd, outcomeOfEnd } from "./text/outcome";
+
+describe("the address", () => {
+  test.each([
+    ["/streams/42", "", { streamIds: [42], target: null }],
+    ["/streams/42", "#s120", { streamIds: [42], target: { streamId: 42, sequence: 120 } }],
+    ["/streams/42,43", "#43:s7", { streamIds: [42, 43], target: { streamId: 43, sequence: 7 } }],
+    ["/streams/42,43", "#99:s7", { streamIds: [42, 43], target: null }],
+    ["/streams/42,42,0", "#x", { streamIds: [42], target: null }],
+    ["/elsewhere", "#s1", { streamIds: [], target: null }],
+  ])("%s%s", (path, hash, view) => {
+    expect(parseLocation(path, hash)).toEqual(view);
+    if (view.target) expect(parseLocation(formatPath(view.streamIds), formatHash(view))).toEqual(view);
+  });
+
+  test.each([["120", 120], ["s120", 120], ["#s120", 120], ["1,200,300", 1_200_300], ["0", 0], ["x", null], ["", null], ["-1", null], ["99999999999999999", null]])(
+    "%j is line %j",
+    (text, sequence) => expect(parseSequence(text)).toBe(sequence),
+  );
+});
+
+describe("words", () => {
+  test.each([[12, "12 ms"], [3_250, "3.3 s"], [59_000, "59 s"], [192_000, "3 min 12 s"], [7_260_000, "2 h 1 min"], [200_000_000, "2 d 7 h"]])(
+    "%d ms is %j",
+    (span, words) => expect(formatSpan(span)).toBe(words),
+  );
+
+  test("times are to the millisecond, in UTC when asked", () => {
+    expect(formatClock(Date.UTC(2026, 10, 24, 1, 2, 3, 45) * 1_000, "utc")).toBe("01:02:03.045");
+    expect(formatClock(0, "off")).toBe("");
+    expect([0, 1_000, 70_000, 7_200_000].map((age) => formatAgo(1e12 * 1e3, 1e12 + age))).toEqual(["now", "now", "1 m", "2 h"]);
+    expect(formatBytes(1_536)).toBe("1.5 KiB");
+  });
+
+  test("a run's end says how and after how long", () => {
+    const run = create(RunSchema, { startUnixUs: 1_000_000n });
+    const end = (init: object) => create(StreamEndSchema, { reason: EndReason.EXITED, endUnixUs: 193_000_000n, ...init });
+    expect(describeEnd(end({ exitCode: 101 }), run)).toBe("ended with exit 101 after 3 min 12 s");
+    expect(describeEnd(end({ signal: 9 }), run)).toBe("ended by SIGKILL after 3 min 12 s");
+    expect(outcomeOfEnd(end({ exitCode: 0 }))).toBe("passed");
+    expect(outcomeOfEnd(end({ signal: 9 }))).toBe("failed");
+    expect(outcomeOfEnd(end({ reason: EndReason.END_OF_INPUT }))).toBe("ended");
+  });
+
+  test("failures say what to expect", () => {
+    expect(describeFailure(new ConnectError("There is no stream 9.", Code.NotFound))).toEqual({ fatal: true, otherStore: false, message: "There is no stream 9" });
+    expect(describeFailure(new TypeError("Failed to fetch")).message).toBe("the relay cannot be reached");
+    expect(describeFailure(new ConnectError("the cursor is of another store", Code.FailedPrecondition)).otherStore).toBe(true);
+  });
+});
+
+describe("selectors", () => {
+  test.each([
+    [{ host: "build-1", source: "cargo" }, "host=build-1,source=cargo"],
+    [{ path: "/var/log/a b,c.log" }, 'path="/var/log/a b,c.log"'],
+    [{ path: "/logs/*.log" }, null],
+  ])("%j", (labels, selector) => expect(selectorFor(new Map(Object.entries(labels)))).toBe(selector));
+
+  test("are quoted for the shell", () => {
+    expect(tailCommand("host=build-1,source=cargo")).toBe("millstream tail host=build-1,source=cargo");
+    expect(tailCommand(`path="it's"`)).toBe(`millstream tail 'path="it'\\''s"'`);
+  });
+});
+
+describe("reconnecting", () => {
+  test("waits grow, stay capped, and begin anew after success", () => {
+    const backoff = new Backoff(() => 1);
+    const waits = Array.from({ length: 12 }, () => backoff.next());
+    expect(waits.slice(0, 4)).toEqual([500, 1_000, 2_000, 4_000]);
+    expect(Math.max(...waits)).toBe(15_000);
+    backoff.reset();
+    expect(backoff.next()).toBe(500);
+  });
+
+  test("a stream that falls silent is dead", async () => {
+    async function* silent(signal: AbortSignal) {
+      yield 1;
+      await new Promise((_, reject) => signal.addEventListener("abort", () => reject(new Error("aborted"))));
+    }
+    const seen: number[] = [];
+    const run = async (): Promise<void> => {
+      for await (const value of watched(silent, new AbortController().signal, 20)) seen.push(value);
+    };
+    await expect(run()).rejects.toBeInstanceOf(SilenceError);
+    expect(seen).toEqual([1]);
+  });
+});
+
+describe("the side bar", () => {
+  const stream = (id: number, host: string, source: string) =>
+    create(StreamSchema, { streamId: BigInt(id), agentId: host, labels: { host, source } });
+
+  test("orders hosts and sources by name and streams newest first", () => {
+    const groups = groupStreams([stream(1, "b10", "x"), stream(2, "b2", "x"), stream(3, "b2", "x")], [], "");
+    expect(groups.map((group) => group.host)).toEqual(["b2", "b10"]);
+    expect(groups[0]?.sources[0]?.streams.map((each) => each.streamId)).toEqual([3n, 2n]);
+  });
+
+  test("filters by every word, over all labels", () => {
+    const streams = [stream(1, "build-1", "cargo"), stream(2, "build-1", "npm"), stream(3, "build-2", "cargo")];
+    expect(groupStreams(streams, [], "BUILD-1 car").flatMap((group) => group.sources.map((each) => each.key))).toEqual(["build-1/cargo"]);
+  });
+
+  test("shows a connected host that has no streams yet", () => {
+    const agent = create(AgentSchema, { agentId: "a", host: "new", state: AgentState.CONNECTED });
+    expect(groupStreams([], [agent], "").map((group) => [group.host, group.isConnected])).toEqual([["new", true]]);
+  });
+});
