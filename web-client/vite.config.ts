@@ -1,14 +1,19 @@
 import { svelte } from "@sveltejs/vite-plugin-svelte";
 import { defineConfig } from "vitest/config";
 
+/** Set for work without a relay. */
+const isFake = process.env["MILLSTREAM_FAKE"] === "1";
+
 /** The relay that `npm run dev` talks to. */
 const relay = process.env["MILLSTREAM_RELAY"] ?? "http://127.0.0.1:7171";
+
+const proxy: Record<string, string> = isFake ? {} : { "/millstream.v1.LogService": relay, "/api": relay };
 
 export default defineConfig({
   plugins: [
     svelte(),
     // Only on request: it needs the generated code, which does not exist before the first build.
-    process.env["MILLSTREAM_FAKE"] === "1" && import("./dev/fake-relay").then((dev) => dev.fakeRelay()),
+    isFake && import("./dev/fake-relay").then((dev) => dev.fakeRelay()),
   ],
   build: {
     // The first browsers with light-dark(); below them the bundler would rewrite every colour.
@@ -18,11 +23,7 @@ export default defineConfig({
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
   },
-  server: {
-    proxy: {
-      "/millstream.v1.LogService": relay,
-      "/api": relay,
-    },
-  },
+  server: { proxy },
+  preview: { proxy },
   test: { include: ["src/**/*.test.ts"] },
 });

@@ -43,6 +43,7 @@ export function describeState({ phase, tracks }: FeedFacts, nowMs: number): Stat
 function describeStreams(tracks: readonly Track[]): StateInWords {
   const [only] = tracks;
   if (tracks.length === 1 && only) {
+    if (only.isUnknown) return { text: `there is no stream ${only.streamId}`, tone: "failed" };
     if (only.end !== null) {
       return { text: describeEnd(only.end, only.stream?.run), tone: toneOf(outcomeOfEnd(only.end)) };
     }

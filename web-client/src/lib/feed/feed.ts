@@ -297,6 +297,17 @@ export class LogFeed {
     if (isSettled && !this.#caughtUp) {
       this.#caughtUp = true;
       if (this.#follow.following) void this.#showEnd();
+      for (const track of this.tracks.values()) if (track.stream === null) void this.#ask(track);
+    }
+    this.#changed();
+  }
+
+  /** A subscription says nothing of a stream that does not exist (yet); a read does. */
+  async #ask(track: Track): Promise<void> {
+    try {
+      await this.#pages.bounds(track, this.#closed.signal);
+    } catch (error) {
+      track.isUnknown = describeFailure(error).fatal;
     }
     this.#changed();
   }
@@ -305,6 +316,7 @@ export class LogFeed {
     const track = this.tracks.get(Number(stream.streamId));
     if (track === undefined) return;
     track.learn(stream);
+    track.isUnknown = false;
     this.#changed();
   }
 

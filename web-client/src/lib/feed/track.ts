@@ -9,6 +9,8 @@ export class Track {
   readonly streamId: number;
   stream: Stream | null = null;
   end: StreamEnd | null = null;
+  /** The relay says that there is no such stream. */
+  isUnknown = false;
   /** Oldest stored sequence. */
   first = 0;
   /** Sequence after the newest line that exists. */
@@ -91,6 +93,7 @@ export class Track {
   reset(): void {
     this.stream = null;
     this.end = null;
+    this.isUnknown = false;
     this.first = 0;
     this.head = 0;
     this.#received = null;
