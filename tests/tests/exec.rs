@@ -118,7 +118,13 @@ async fn a_build_runs_to_its_end_although_no_relay_answers() {
     let relay = Relay::start(dir.path()).await;
     let url = relay.url().to_owned();
     drop(relay);
-    let finished = exec(dir.path(), &url, &[], "echo built; exit 3").await;
+    let finished = exec(
+        dir.path(),
+        &url,
+        &["--drain-timeout", "500ms"],
+        "echo built; exit 3",
+    )
+    .await;
     assert_eq!(
         finished.code(),
         3,
