@@ -19,9 +19,9 @@ use tracing_subscriber::EnvFilter;
 const USAGE: u8 = 2;
 const FAILURE: u8 = 1;
 
-/// Blocking threads beside the reactor: one compresses, one serves standard input and output of `exec` and
-/// `pipe`, one is spare.
-const BLOCKING_THREADS: usize = 3;
+/// Blocking threads beside the reactor: one compresses, the others serve standard input, output and error of
+/// `exec` and `pipe`.
+const BLOCKING_THREADS: usize = 4;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -78,15 +78,15 @@ fn main() -> ExitCode {
 }
 
 async fn run(settings: Settings) -> u8 {
-    let identity = match Identity::acquire(&settings.data_dir) {
-        Ok(identity) => identity,
-        Err(error) => return say(&error, FAILURE),
-    };
     if settings.sources.is_empty() {
         let cure =
             "no sources are configured; add --file GLOB, --tail PATH or [sources.NAME] in --config FILE";
         return say(&cure, USAGE);
     }
+    let identity = match Identity::acquire(&settings.data_dir) {
+        Ok(identity) => identity,
+        Err(error) => return say(&error, FAILURE),
+    };
     let (mut interrupt, mut terminate) =
         match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
             (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),

@@ -1,7 +1,7 @@
 //! A small relay for tests: keeps lines in memory, enforces sequences as the real one does, and misbehaves
 //! on request.
 
-#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
 pub mod agent;
 
@@ -94,7 +94,6 @@ struct State {
     streams: BTreeMap<(String, String, String), StoredStream>,
     faults: Faults,
     sessions: usize,
-    messages: usize,
     hellos: Vec<v1::Hello>,
     fences: HashMap<String, CancellationToken>,
 }
@@ -171,6 +170,10 @@ impl FakeRelay {
 
     pub fn set_faults(&self, change: impl FnOnce(&mut Faults)) {
         change(&mut self.lock().faults);
+    }
+
+    pub fn faults(&self) -> Faults {
+        self.lock().faults.clone()
     }
 
     pub fn streams(&self) -> Vec<StoredStream> {
@@ -323,7 +326,10 @@ impl Session {
     fn handle(&mut self, message: Incoming, fence: &CancellationToken) -> Result<Vec<Outgoing>, Status> {
         let store = Arc::clone(&self.relay.state);
         let mut state = store.lock().unwrap();
-        state.messages += 1;
+        // Under the lock that the later session's Hello was handled under: nothing of this one counts now.
+        if fence.is_cancelled() {
+            return Err(Status::aborted("a later session took over"));
+        }
         if let Some(left) = &mut state.faults.drop_after {
             if *left == 0 {
                 state.faults.drop_after = None;
