@@ -14,9 +14,11 @@ export interface StateInWords {
 export interface FeedFacts {
   readonly phase: Phase;
   readonly tracks: ReadonlyMap<number, Track>;
+  /** Streams whose agent is away, as the list of streams knows best. */
+  readonly away?: ReadonlySet<number>;
 }
 
-export function describeState({ phase, tracks }: FeedFacts, nowMs: number): StateInWords {
+export function describeState({ phase, tracks, away }: FeedFacts, nowMs: number): StateInWords {
   const all = [...tracks.values()];
   switch (phase.kind) {
     case "connecting":
@@ -36,24 +38,28 @@ export function describeState({ phase, tracks }: FeedFacts, nowMs: number): Stat
       return { text: phase.reason, tone: "failed" };
     case "live":
     case "ended":
-      return describeStreams(all);
+      return describeStreams(all, away ?? new Set());
   }
 }
 
-function describeStreams(tracks: readonly Track[]): StateInWords {
+function describeStreams(tracks: readonly Track[], away: ReadonlySet<number>): StateInWords {
   const [only] = tracks;
   if (tracks.length === 1 && only) {
     if (only.isUnknown) return { text: `there is no stream ${only.streamId}`, tone: "failed" };
     if (only.end !== null) {
       return { text: describeEnd(only.end, only.stream?.run), tone: toneOf(outcomeOfEnd(only.end)) };
     }
+    if (away.has(only.streamId)) return { text: "waiting for the agent, which is away", tone: "warning" };
     if (only.head === 0) return { text: "waiting for the first line", tone: "live" };
     return { text: "live", tone: "live" };
   }
   const ended = tracks.filter((track) => track.end !== null).length;
-  const live = tracks.length - ended;
-  if (live === 0) return { text: `all ${formatCount(ended)} streams ended`, tone: "quiet" };
-  return { text: ended === 0 ? `${live} streams live` : `${live} live, ${ended} ended`, tone: "live" };
+  const gone = tracks.filter((track) => track.end === null && away.has(track.streamId)).length;
+  const live = tracks.length - ended - gone;
+  if (ended === tracks.length) return { text: `all ${formatCount(ended)} streams ended`, tone: "quiet" };
+  if (live === tracks.length) return { text: `${live} streams live`, tone: "live" };
+  const parts = [live > 0 && `${live} live`, gone > 0 && `${gone} away`, ended > 0 && `${ended} ended`];
+  return { text: parts.filter(Boolean).join(", "), tone: live > 0 ? "live" : "warning" };
 }
 
 function toneOf(outcome: Outcome): Tone {

@@ -41,6 +41,9 @@ describe("one stream", () => {
     service.append(1, numbered(3, 30_000));
     await until(() => expect(sequences(feed).at(-1)).toBe(30_002));
     expect(feed.totalLines).toBe(30_003);
+    expect(describeState(feed, 0).text).toBe("live");
+    const { phase, tracks } = feed;
+    expect(describeState({ phase, tracks, away: new Set([1]) }, 0).text).toBe("waiting for the agent, which is away");
   });
 
   test("scrolls back to line 0 while it never holds more than its window", async () => {
