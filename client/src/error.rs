@@ -13,6 +13,9 @@ pub enum Error {
     BadToken,
     #[error("cannot reach the relay at {address}: {reason}; is millstream-relay running there?")]
     Unreachable { address: String, reason: String },
+    /// The relay was there and is not any more, or its connection is not.
+    #[error("the connection to the relay at {address} is lost: {reason}")]
+    Lost { address: String, reason: String },
     /// The relay does not have it (yet).
     #[error("the relay at {address} does not offer {what} yet (UNIMPLEMENTED)")]
     Unimplemented { address: String, what: &'static str },

@@ -232,7 +232,7 @@ impl Subscription {
     }
 
     fn lost(&self, reason: String) -> Error {
-        Error::Unreachable {
+        Error::Lost {
             address: self.dialer.address.clone(),
             reason,
         }

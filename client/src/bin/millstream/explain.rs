@@ -61,9 +61,9 @@ impl Failure {
 pub(crate) fn message(failure: &Failure) -> String {
     let mut text = String::from("millstream: ");
     match failure {
-        Failure::Client(error) => text.push_str(&sanitise::plain(&error.to_string())),
+        Failure::Client(error) => text.push_str(&sanitise::lines(&error.to_string())),
         Failure::Selector { selector, error } => {
-            text.push_str(&sanitise::plain(&error.to_string()));
+            text.push_str(&sanitise::lines(&error.to_string()));
             text.push_str(&caret(selector, &error.to_string()));
         }
         Failure::UnknownStream(stream_id) => {

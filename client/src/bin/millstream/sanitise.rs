@@ -49,6 +49,11 @@ pub(crate) fn plain(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
+/// The same for a message that may have several lines.
+pub(crate) fn lines(text: &str) -> String {
+    text.split('\n').map(plain).collect::<Vec<_>>().join("\n")
+}
+
 /// Whether a terminal or a reader could take this character for something other than what it shows:
 /// C1 controls, which terminals obey, and characters that reorder, hide or break text.
 pub(crate) fn is_deceptive(character: char) -> bool {
