@@ -71,7 +71,7 @@ fn respond(name: &str, file: EmbeddedFile, request: &HeaderMap) -> Response {
     ];
     if request
         .get(header::IF_NONE_MATCH)
-        .is_some_and(|known| known.as_bytes() == tag.as_bytes())
+        .is_some_and(|known| is_listed(known, &tag))
     {
         return (StatusCode::NOT_MODIFIED, headers).into_response();
     }
@@ -80,6 +80,16 @@ fn respond(name: &str, file: EmbeddedFile, request: &HeaderMap) -> Response {
         std::borrow::Cow::Owned(bytes) => Body::from(bytes),
     };
     (headers, body).into_response()
+}
+
+/// Whether `If-None-Match` names the tag: a list, in which proxies that compress mark tags as weak
+/// (RFC 9110, 13.1.2).
+fn is_listed(known: &HeaderValue, tag: &str) -> bool {
+    known.to_str().is_ok_and(|list| {
+        list.split(',')
+            .map(str::trim)
+            .any(|one| one == "*" || one.strip_prefix("W/").unwrap_or(one) == tag)
+    })
 }
 
 fn content_type(name: &str) -> HeaderValue {
@@ -91,4 +101,20 @@ fn content_type(name: &str) -> HeaderValue {
         mime.to_string()
     };
     HeaderValue::from_str(&text).expect("media types are ASCII")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_known_tag_is_found_alone_in_a_list_and_when_a_proxy_made_it_weak() {
+        let tag = "\"abc\"";
+        for known in ["\"abc\"", "W/\"abc\"", "\"x\", \"abc\"", "*"] {
+            assert!(is_listed(&HeaderValue::from_static(known), tag), "{known}");
+        }
+        for other in ["\"ab\"", "abc", "W/\"x\"", ""] {
+            assert!(!is_listed(&HeaderValue::from_static(other), tag), "{other}");
+        }
+    }
 }

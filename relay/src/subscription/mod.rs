@@ -12,3 +12,6 @@ mod start;
 pub(crate) use cursor::{Cursor, CursorError, CursorScope};
 pub(crate) use run::{ReadError, Sources, Subscription, in_store};
 pub(crate) use start::{Plan, StartError};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,142 @@
+//! What subscriptions of the same stream share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use millstream_proto::block::{BlockBuilder, OpenBlock};
+use millstream_proto::v1::{self, tail_request::Start};
+use millstream_store::memory::MemoryStore;
+use millstream_store::{AppendOp, LogStore, StreamRecord, WriteOp};
+use tokio_util::sync::CancellationToken;
+
+use super::{Plan, Sources, Subscription};
+use crate::metrics::Metrics;
+use crate::streams::{Published, Registry, RingBudget, StreamHandle, block_frame, decode_block_frame};
+
+const STREAM_ID: u64 = 1;
+
+fn record() -> StreamRecord {
+    StreamRecord {
+        stream_id: STREAM_ID,
+        agent_id: "a".to_owned(),
+        source: "app".to_owned(),
+        instance: "/log".to_owned(),
+        labels: [("source".to_owned(), "app".to_owned())].into(),
+        created_unix_us: 0,
+        first_sequence: 0,
+        next_sequence: 0,
+        text_bytes: 0,
+        last_line_unix_us: 0,
+        checkpoint: Bytes::new(),
+        run: None,
+        end: None,
+    }
+}
+
+fn sources() -> (Sources, Arc<StreamHandle>) {
+    let store = MemoryStore::new();
+    store.commit(vec![WriteOp::PutStream(record())]).unwrap();
+    let budget = Arc::new(RingBudget::new(1 << 20, 1 << 20));
+    let registry = Arc::new(Registry::new(Vec::new(), budget));
+    let stream = registry.add(record());
+    let sources = Sources {
+        store: Arc::new(store),
+        registry,
+        metrics: Arc::new(Metrics::default()),
+        stop: CancellationToken::new(),
+        heartbeat: Duration::from_secs(3600),
+    };
+    (sources, stream)
+}
+
+/// Commits and shows one block of lines, as the writer does.
+fn publish(sources: &Sources, stream: &StreamHandle, first_sequence: u64, lines: &[&str]) {
+    let mut builder = BlockBuilder::new();
+    for line in lines {
+        assert!(builder.push_line(line.as_bytes(), 1, v1::Channel::Stdout, false));
+    }
+    let block = builder.finish(first_sequence).unwrap();
+    let published = Published {
+        first_sequence,
+        next_sequence: first_sequence + u64::from(block.line_count),
+        text_bytes: block.text_bytes.into(),
+        last_line_unix_us: 1,
+        checkpoint: Bytes::new(),
+        frame: block_frame(STREAM_ID, block.clone()),
+    };
+    let append = AppendOp {
+        stream_id: STREAM_ID,
+        block,
+        checkpoint: Bytes::new(),
+        last_line_unix_us: 1,
+    };
+    sources.store.commit(vec![WriteOp::Append(append)]).unwrap();
+    stream.publish(vec![published]);
+}
+
+fn subscribe(sources: &Sources, request: v1::TailRequest) -> Subscription {
+    let request = v1::TailRequest {
+        start: Some(Start::FromBeginning(true)),
+        follow: true,
+        codecs: vec![v1::Codec::None.into(), v1::Codec::Zstd.into()],
+        ..request
+    };
+    let plan = Plan::new(request, sources.store.store_id()).unwrap();
+    Subscription::new(sources.clone(), plan)
+}
+
+/// The next frame that holds a block.
+async fn next_block(subscription: &mut Subscription) -> Bytes {
+    loop {
+        let frame = subscription.next_frame().await.unwrap().unwrap();
+        let response: v1::TailResponse = prost::Message::decode(frame.slice(5..)).unwrap();
+        if matches!(response.message, Some(v1::tail_response::Message::Block(_))) {
+            return frame;
+        }
+    }
+}
+
+#[tokio::test]
+async fn two_subscribers_of_a_stream_get_the_very_same_bytes() {
+    let (sources, stream) = sources();
+    publish(&sources, &stream, 0, &["one", "two"]);
+    let mut first = subscribe(&sources, v1::TailRequest::default());
+    let mut second = subscribe(&sources, v1::TailRequest::default());
+    for sequence in [0, 2, 4] {
+        if sequence > 0 {
+            publish(&sources, &stream, sequence, &["more", "and more"]);
+        }
+        let (ours, theirs) = (next_block(&mut first).await, next_block(&mut second).await);
+        assert_eq!(decode_block_frame(&ours).first_sequence, sequence);
+        assert_eq!(ours.len(), theirs.len());
+        assert_eq!(ours.as_ptr(), theirs.as_ptr(), "encoded once and shared");
+    }
+    assert_eq!(sources.metrics.store_frames_total.get(), 0);
+}
+
+#[tokio::test]
+async fn a_filter_of_one_subscriber_leaves_what_the_others_share_alone() {
+    let (sources, stream) = sources();
+    publish(&sources, &stream, 0, &["keep", "drop", "keep"]);
+    let filter = v1::Filter {
+        substring: "keep".to_owned(),
+        ..v1::Filter::default()
+    };
+    let mut filtered = subscribe(
+        &sources,
+        v1::TailRequest {
+            filter: Some(filter),
+            ..v1::TailRequest::default()
+        },
+    );
+    let mut plain = subscribe(&sources, v1::TailRequest::default());
+    let part = decode_block_frame(&next_block(&mut filtered).await);
+    let sequences: Vec<_> = OpenBlock::open(&part)
+        .unwrap()
+        .lines()
+        .map(|line| line.sequence)
+        .collect();
+    assert_eq!(sequences, [0, 2]);
+    assert_eq!(decode_block_frame(&next_block(&mut plain).await).line_count, 3);
+}
