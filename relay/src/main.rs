@@ -64,30 +64,35 @@ fn run(config: Config) -> anyhow::Result<()> {
         .enable_all()
         .max_blocking_threads(64)
         .build()?;
-    runtime.block_on(async {
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        if config.is_open {
-            tracing::warn!(
-                "listening on {} without TLS and logins: everybody who reaches it can read and write logs",
-                config.listen
-            );
-        }
-        let relay = Relay::start(config).await?;
-        let mut output = std::io::stdout();
-        // Nobody has to read this line.
-        let _ = writeln!(output, "millstream-relay listening on http://{}", relay.address());
-        let _ = output.flush();
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        tracing::info!("stopping; a second signal stops at once");
-        tokio::select! {
-            () = relay.stop() => tracing::info!("stopped"),
-            _ = interrupt.recv() => tracing::warn!("stopped at once"),
-            _ = terminate.recv() => tracing::warn!("stopped at once"),
-        }
-        anyhow::Ok(())
-    })
+    let outcome = runtime.block_on(serve(config));
+    // Whatever still blocks, a stop that was cut off must not wait for it.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    if config.is_open {
+        tracing::warn!(
+            "listening on {} without TLS and logins: everybody who reaches it can read and write logs",
+            config.listen
+        );
+    }
+    let relay = Relay::start(config).await?;
+    let mut output = std::io::stdout();
+    // Nobody has to read this line.
+    let _ = writeln!(output, "millstream-relay listening on http://{}", relay.address());
+    let _ = output.flush();
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    tracing::info!("stopping; a second signal stops at once");
+    tokio::select! {
+        () = relay.stop() => tracing::info!("stopped"),
+        _ = interrupt.recv() => tracing::warn!("stopped at once"),
+        _ = terminate.recv() => tracing::warn!("stopped at once"),
+    }
+    Ok(())
 }

@@ -26,6 +26,14 @@ impl Health {
     pub(super) async fn stopping(&self) {
         self.set(ServingStatus::NotServing).await;
     }
+
+    /// Ends the calls of watchers once they have been told; by themselves these never end, and a stop
+    /// would wait for them to its limit.
+    pub(super) async fn hang_up(&mut self) {
+        for service in SERVICES {
+            self.0.clear_service_status(service).await;
+        }
+    }
 }
 
 pub(super) async fn service(core: &Core) -> (Health, GrpcWebService<Routes>) {

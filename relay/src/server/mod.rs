@@ -137,6 +137,7 @@ impl Relay {
         self.stop.cancel();
         let graceful = async {
             self.core.shutdown().await;
+            self.health.hang_up().await;
             self.tasks.join_next().await
         };
         match tokio::time::timeout(STOP_LIMIT, graceful).await {
