@@ -26,7 +26,8 @@ pub enum FilterError {
 #[derive(Clone, Debug)]
 pub struct LineFilter {
     substring: Option<Finder<'static>>,
-    regex: Option<Regex>,
+    /// All of them must match: the one that was asked for, and the substring when case is ignored.
+    regexes: Vec<Regex>,
     invert: bool,
     /// By channel number; all when empty in the request.
     channels: [bool; 3],
@@ -56,31 +57,22 @@ impl LineFilter {
                 .and_then(|index| channels.get_mut(index));
             *channel.ok_or(FilterError::Channel(*number))? = true;
         }
-        let mut patterns = Vec::new();
-        if !filter.regex.is_empty() {
-            patterns.push(filter.regex.clone());
-        }
         // Case is the regex engine's trade, also for plain text.
-        let is_plain = !filter.ignore_case && !filter.substring.is_empty();
-        let substring = is_plain.then(|| Finder::new(filter.substring.as_bytes()).into_owned());
-        let folded =
-            (filter.ignore_case && !filter.substring.is_empty()).then(|| regex::escape(&filter.substring));
-        let regex = match (patterns.pop(), folded) {
-            (None, None) => None,
-            (Some(pattern), None) | (None, Some(pattern)) => {
-                Some(compile_regex(&pattern, filter.ignore_case)?)
-            }
-            (Some(_), Some(_)) => {
-                return Err(FilterError::Regex(
-                    "substring and regex cannot be combined when case is ignored; put both into the regex"
-                        .to_owned(),
-                ));
-            }
+        let (substring, folded) = match filter.substring.as_str() {
+            "" => (None, None),
+            text if filter.ignore_case => (None, Some(regex::escape(text))),
+            text => (Some(Finder::new(text.as_bytes()).into_owned()), None),
         };
-        let keeps_all = substring.is_none() && regex.is_none() && channels == [true; 3];
+        let asked = (!filter.regex.is_empty()).then(|| filter.regex.clone());
+        let regexes = folded
+            .iter()
+            .chain(&asked)
+            .map(|pattern| compile_regex(pattern, filter.ignore_case))
+            .collect::<Result<Vec<_>, _>>()?;
+        let keeps_all = substring.is_none() && regexes.is_empty() && channels == [true; 3];
         Ok((!keeps_all).then_some(Self {
             substring,
-            regex,
+            regexes,
             invert: filter.invert,
             channels,
         }))
@@ -97,14 +89,14 @@ impl LineFilter {
         if !self.channels[channel] {
             return false;
         }
-        if self.substring.is_none() && self.regex.is_none() {
+        if self.substring.is_none() && self.regexes.is_empty() {
             return true;
         }
         let matches = self
             .substring
             .as_ref()
             .is_none_or(|finder| finder.find(line.text).is_some())
-            && self.regex.as_ref().is_none_or(|regex| regex.is_match(line.text));
+            && self.regexes.iter().all(|regex| regex.is_match(line.text));
         matches != self.invert
     }
 }
@@ -173,6 +165,26 @@ mod tests {
         };
         assert!(keeps(&regex, b"error E0425 in line 7"));
         assert!(!keeps(&regex, b"no error 7 "));
+    }
+
+    #[test]
+    fn substring_and_regex_must_both_match_with_and_without_case() {
+        let both = Filter {
+            substring: "main.rs".to_owned(),
+            regex: "^error".to_owned(),
+            ..Filter::default()
+        };
+        assert!(keeps(&both, b"error in main.rs"));
+        assert!(!keeps(&both, b"error in mainXrs"));
+        assert!(!keeps(&both, b"warning in main.rs"));
+        assert!(!keeps(&both, b"Error in main.rs"));
+        let folded = Filter {
+            ignore_case: true,
+            ..both
+        };
+        assert!(keeps(&folded, b"ERROR in Main.RS"));
+        assert!(!keeps(&folded, b"ERROR in mainXrs"));
+        assert!(!keeps(&folded, b"warning in Main.RS"));
     }
 
     #[test]
