@@ -17,6 +17,11 @@ const PLACEHOLDER: &str = r#"<!doctype html>
 
 fn main() -> std::io::Result<()> {
     let dist = Path::new("../web-client/dist");
+    // A path that does not exist counts as changed, always: without the folder every build would compile
+    // the relay again. Where it cannot be made, that is all that is lost.
+    if Path::new("../web-client").is_dir() {
+        let _ = std::fs::create_dir_all(dist);
+    }
     println!("cargo::rerun-if-changed={}", dist.display());
     let out = PathBuf::from(std::env::var_os("OUT_DIR").unwrap_or_default()).join("web-client");
     if out.exists() {

@@ -35,7 +35,7 @@ pub struct Settings {
     pub cors_origins: Option<Vec<String>>,
     /// Listen on an address that others can reach although this version has neither TLS nor logins:
     /// everybody who reaches the port can read and write logs
-    #[arg(long, env = "MILLSTREAM_INSECURE_LISTEN", num_args = 0..=1, default_missing_value = "true", global = true)]
+    #[arg(long, env = "MILLSTREAM_INSECURE_LISTEN", num_args = 0..=1, require_equals = true, default_missing_value = "true", global = true)]
     pub insecure_listen: Option<bool>,
     /// When acknowledged lines are on disk: `always` (before the acknowledgement), `interval` (a power
     /// failure may take the last interval), `never` (when the system likes) [default: always]
@@ -186,10 +186,13 @@ fn open_words(place: &str) -> String {
 }
 
 fn parse_listen(text: &str) -> Result<SocketAddr, ConfigError> {
-    let text = text.replace("localhost:", "127.0.0.1:");
-    text.parse().map_err(|_| ConfigError::Value {
+    let address = match text.strip_prefix("localhost:") {
+        Some(port) => format!("127.0.0.1:{port}"),
+        None => text.to_owned(),
+    };
+    address.parse().map_err(|_| ConfigError::Value {
         name: "listen",
-        value: text,
+        value: text.to_owned(),
         cure: "give an IP address and a port, such as 127.0.0.1:7171 or [::1]:7171".to_owned(),
     })
 }
@@ -213,6 +216,11 @@ fn parse_origin(text: String) -> Result<http::HeaderValue, ConfigError> {
 fn parse_fsync(text: String, interval_ms: u64) -> Result<Fsync, ConfigError> {
     match text.as_str() {
         "always" => Ok(Fsync::Always),
+        "interval" if interval_ms == 0 => Err(ConfigError::Value {
+            name: "fsync_interval_ms",
+            value: "0".to_owned(),
+            cure: "give at least 1, or fsync = \"always\"".to_owned(),
+        }),
         "interval" => Ok(Fsync::Interval(Duration::from_millis(interval_ms))),
         "never" => Ok(Fsync::Never),
         _ => Err(ConfigError::Value {
@@ -290,6 +298,14 @@ mod tests {
                     ..Settings::default()
                 },
                 "always, interval or never",
+            ),
+            (
+                Settings {
+                    fsync: Some("interval".to_owned()),
+                    fsync_interval_ms: Some(0),
+                    ..Settings::default()
+                },
+                "at least 1",
             ),
             (
                 Settings {

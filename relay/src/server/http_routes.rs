@@ -15,6 +15,7 @@ pub(super) fn router(core: Core) -> Router {
         .route("/readyz", get(ready))
         .route("/metrics", get(render_metrics))
         .route("/api/streams/{id}/raw", get(raw_download::download))
+        .route("/api/", get(no_such_api))
         .route("/api/{*rest}", get(no_such_api))
         .fallback(get(web_client::file))
         .with_state(core)

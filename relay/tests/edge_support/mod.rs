@@ -1,0 +1,172 @@
+//! A whole relay on a port of its own, and HTTP/1.1 written by hand, so that no library's opinion stands
+//! between what the relay sends and what a test sees.
+
+#![allow(dead_code, reason = "each test file uses a part of this")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test helper that cannot go on fails the test"
+)]
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use millstream_relay::config::{Config, Settings};
+use millstream_relay::server::Relay;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tonic::transport::Channel;
+
+/// Longest wait for something that has to happen.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+/// The origin that the relay under test is configured to allow.
+pub(crate) const FRIEND: &str = "https://ci.example.com";
+
+/// What `main` starts, on a free port.
+pub(crate) struct Edge {
+    pub(crate) relay: Relay,
+    _data: tempfile::TempDir,
+}
+
+impl Edge {
+    pub(crate) async fn start() -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            listen: Some("127.0.0.1:0".to_owned()),
+            data_dir: Some(data.path().join("relay")),
+            cors_origins: Some(vec![FRIEND.to_owned()]),
+            ..Settings::default()
+        };
+        let relay = Relay::start(Config::load(settings, None).unwrap()).await.unwrap();
+        Self { relay, _data: data }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.relay.address()
+    }
+
+    pub(crate) async fn channel(&self) -> Channel {
+        let url = format!("http://{}", self.address());
+        Channel::from_shared(url).unwrap().connect().await.unwrap()
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, "", b"").await
+    }
+
+    /// One request; `headers` are whole lines, each with its end.
+    pub(crate) async fn send(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> Answer {
+        let mut open = self.open(method, path, headers, body).await;
+        let mut content = Vec::new();
+        while let Some(chunk) = open.chunk().await {
+            content.extend_from_slice(&chunk);
+        }
+        Answer {
+            status: open.status,
+            headers: open.headers,
+            body: content,
+        }
+    }
+
+    /// Sends a request and reads the head of its answer only.
+    pub(crate) async fn open(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> OpenAnswer {
+        let mut connection = TcpStream::connect(self.address()).await.unwrap();
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-length: {}\r\n{headers}\r\n",
+            self.address(),
+            body.len()
+        );
+        connection.write_all(head.as_bytes()).await.unwrap();
+        connection.write_all(body).await.unwrap();
+        OpenAnswer::read(connection).await
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Headers(Vec<(String, String)>);
+
+impl Headers {
+    /// The value of a header; empty when it was not sent.
+    pub(crate) fn get(&self, name: &str) -> &str {
+        self.0
+            .iter()
+            .find(|(known, _)| known == name)
+            .map_or("", |(_, value)| value)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: Headers,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+/// An answer whose body is still coming.
+pub(crate) struct OpenAnswer {
+    pub(crate) status: u16,
+    pub(crate) headers: Headers,
+    /// Of a body that is not in chunks.
+    left: Option<usize>,
+    connection: BufReader<TcpStream>,
+}
+
+impl OpenAnswer {
+    async fn read(connection: TcpStream) -> Self {
+        let mut connection = BufReader::new(connection);
+        let status = line(&mut connection).await;
+        let status = status.split(' ').nth(1).unwrap().parse().unwrap();
+        let mut headers = Vec::new();
+        loop {
+            let header = line(&mut connection).await;
+            let Some((name, value)) = header.split_once(':') else {
+                break;
+            };
+            headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+        }
+        let headers = Headers(headers);
+        let is_chunked = headers.get("transfer-encoding") == "chunked";
+        let left = (!is_chunked).then(|| headers.get("content-length").parse().unwrap_or(0));
+        Self {
+            status,
+            headers,
+            left,
+            connection,
+        }
+    }
+
+    /// What the relay sent as one chunk; `None` at the end of the body. Fails when nothing comes or the
+    /// body breaks off.
+    pub(crate) async fn chunk(&mut self) -> Option<Vec<u8>> {
+        let bytes = match self.left.take() {
+            Some(bytes) => {
+                self.left = Some(0);
+                bytes
+            }
+            None => usize::from_str_radix(&line(&mut self.connection).await, 16).unwrap(),
+        };
+        let mut chunk = vec![0; bytes];
+        let read = self.connection.read_exact(&mut chunk);
+        tokio::time::timeout(SOON, read).await.unwrap().unwrap();
+        if self.left.is_none() {
+            assert_eq!(line(&mut self.connection).await, "");
+        }
+        (bytes > 0).then_some(chunk)
+    }
+}
+
+async fn line(connection: &mut BufReader<TcpStream>) -> String {
+    let mut line = String::new();
+    let read = connection.read_line(&mut line);
+    tokio::time::timeout(SOON, read)
+        .await
+        .expect("the relay answers soon")
+        .unwrap();
+    line.trim_end().to_owned()
+}
