@@ -2,9 +2,9 @@
  * From a block on the wire to lines. Text stays bytes and is shared with the block; only what is painted
  * is ever decoded.
  */
-import { decompress } from "fzstd";
 import { Codec, LineFlag, type Block, type Channel } from "../../gen/millstream/v1/block_pb";
 import { BlockError, ColumnReader, unzigzag } from "./column";
+import { unpack } from "./zstd";
 
 /** Largest uncompressed text of a block, bytes (block.proto). */
 export const MAX_BLOCK_TEXT_BYTES = 1_048_576;
@@ -87,16 +87,4 @@ function textOf(block: Block): Uint8Array {
     default:
       throw new BlockError(`codec ${String(block.codec)} is not known`);
   }
-}
-
-/** The output buffer has the declared size, so a frame that unpacks to more cannot take more memory. */
-function unpack(frame: Uint8Array, textBytes: number): Uint8Array {
-  let text: Uint8Array;
-  try {
-    text = decompress(frame, new Uint8Array(textBytes));
-  } catch (cause) {
-    throw new BlockError("the zstd frame does not unpack", { cause });
-  }
-  if (text.length !== textBytes) throw new BlockError("the zstd frame does not unpack to its declared size");
-  return text;
 }
