@@ -131,11 +131,8 @@ async fn a_data_directory_that_cannot_be_written_is_said() {
     std::fs::write(&taken, "a file").unwrap();
     let finished = run(dir.path(), &mut Relay::command("127.0.0.1:0", &taken)).await;
     assert_told(&finished, 1, &[taken.to_str().unwrap(), "director"]);
-    let finished = run(
-        dir.path(),
-        &mut Agent::command("http://127.0.0.1:1", "host-1", &taken),
-    )
-    .await;
+    let mut agent = Agent::command("http://127.0.0.1:1", "host-1", &taken);
+    let finished = run(dir.path(), agent.arg("--file").arg(&taken)).await;
     assert_told(&finished, 1, &[taken.to_str().unwrap()]);
 }
 

@@ -61,7 +61,8 @@ async fn the_demo_shows_three_hosts_at_once_and_leaves_nothing_behind() {
         .stdin(Stdio::null());
     command.env("TMPDIR", temp.path());
     let mut demo = Process::start("demo", logs.path(), &mut command);
-    let url = demo.stdout_line("Open ").await;
+    let page = demo.stdout_line("Open ").await;
+    let url = page.split("/streams/").next().unwrap().to_owned();
 
     let (status, page) = http::get(url.trim_start_matches("http://"), "/").await;
     assert_eq!(status, 200);

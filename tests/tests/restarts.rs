@@ -164,21 +164,23 @@ async fn a_file_that_rotates_while_its_agent_is_killed_is_complete() {
     let quarters: Vec<&[u8]> = content.chunks(content.len() / 4 + 1).collect();
     for (number, quarter) in quarters.iter().enumerate() {
         files::append_in_pieces(&path, quarter).await;
-        if number == 1 {
+        let is_killed = number == 1;
+        if is_killed {
             agent.kill();
+        } else {
+            let so_far: u64 = quarters[..=number]
+                .iter()
+                .map(|quarter| quarter.len() as u64)
+                .sum();
+            relay.stream("", |stream| stream.text_bytes >= so_far).await;
         }
         if number < 3 {
             std::fs::rename(&path, dir.path().join(format!("build.log.{number}"))).unwrap();
             std::fs::write(&path, b"").unwrap();
         }
-        if number == 1 {
+        if is_killed {
             agent.start_again().await;
         }
-        let so_far: u64 = quarters[..=number]
-            .iter()
-            .map(|quarter| quarter.len() as u64)
-            .sum();
-        relay.stream("", |stream| stream.text_bytes + 200 >= so_far).await;
     }
     let stream = relay
         .stream("", |stream| stream.text_bytes >= content.len() as u64)

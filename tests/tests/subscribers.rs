@@ -15,6 +15,8 @@ use tokio::task::JoinSet;
 
 const SUBSCRIBERS: usize = 20;
 const LINES: usize = 30_000;
+/// About this much is written at a time.
+const PIECE_BYTES: usize = 16_000;
 /// The subscriber that stops.
 const SLEEPER: usize = 7;
 
@@ -58,13 +60,19 @@ fn expected(subscriber: usize, content: &[u8]) -> Vec<u8> {
     }
 }
 
+/// The end of the line in which byte `at` stands.
+fn line_end(content: &[u8], at: usize) -> usize {
+    memchr::memchr(b'\n', &content[at..]).map_or(content.len(), |distance| at + distance + 1)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_subscribers_of_different_filters_and_speeds_all_get_everything_in_order() {
     let dir = tempfile::tempdir().unwrap();
     let relay = Relay::start(dir.path()).await;
     let path = dir.path().join("build.log");
     let content = variant(3, LINES);
-    let half = content.len() / 2;
+    // A filter sees pieces of a line when a line comes in pieces; here lines are written whole.
+    let half = line_end(&content, content.len() / 2);
     std::fs::write(&path, &content[..half]).unwrap();
     let mut agent = Agent::start(
         dir.path(),
@@ -105,7 +113,13 @@ async fn twenty_subscribers_of_different_filters_and_speeds_all_get_everything_i
             others_done.send_modify(|done| *done += 1);
         });
     }
-    files::append_in_pieces(&path, &content[half..]).await;
+    let mut written = half;
+    while written < content.len() {
+        let end = line_end(&content, content.len().min(written + PIECE_BYTES));
+        files::append(&path, &content[written..end]);
+        written = end;
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
     eventually("everything is stored", async || {
         (relay.streams("").await.first()?.text_bytes >= content.len() as u64).then_some(())
     })

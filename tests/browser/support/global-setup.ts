@@ -28,7 +28,7 @@ async function url(demo: ChildProcess): Promise<string> {
       if (line.startsWith("Open ")) {
         // Nobody reads the rest, and it must not block the demo.
         demo.stdout!.resume();
-        return line.slice("Open ".length);
+        return new URL(line.slice("Open ".length)).origin;
       }
     }
   } finally {

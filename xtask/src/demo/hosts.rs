@@ -17,6 +17,8 @@ use super::replay::Replay;
 use super::scratch::Scratch;
 use crate::children::Children;
 
+/// Number of hosts.
+pub(super) const COUNT: usize = 3;
 /// Between two builds of one host.
 const PAUSE: Duration = Duration::from_secs(4);
 /// How long a build may take to stop when the demo stops.
@@ -48,8 +50,8 @@ pub(crate) fn prepare(dir: &Path) -> Result<Hosts> {
         rotating: Replay {
             file: ci.join("integration.log"),
             logs: &["cpython-build-1.log"],
-            head_lines: 1_500,
-            rotate_lines: Some(2_000),
+            head_lines: 600,
+            rotate_lines: Some(1_000),
         },
         tailed: Replay {
             file: ci.join("nightly.log"),

@@ -30,6 +30,9 @@ const PORTS_TRIED: u16 = 50;
 /// How long the relay may take to answer.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
+/// How long the URL is held back until every host has said something.
+const FIRST_LINES_LIMIT: Duration = Duration::from_secs(10);
+
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// Port of the relay; when it is taken, the next free one. 0: any.
@@ -98,18 +101,20 @@ async fn play(
     step::say("starting the relay and three agents");
     let url = start_relay(children, bin_dir, dir, options.port).await?;
     hosts.start(children, tasks, stop, bin_dir, &url)?;
+    let page = format!("{url}{}", builds_page(bin_dir, &url).await);
     println!(
-        "\nOpen {url}\n\n\
+        "\nOpen {page}\n\n\
          Three hosts are building now: build-linux, build-arm and ci-runner. Try this:\n\
-         \x20 1. Click a host or a stream on the left; scroll up to pause, and click \"new lines\" to return.\n\
+         \x20 1. Scroll up to pause, and click \"new lines\" to return. Choose other hosts and builds on the left;\n\
+         \x20    every third build of build-arm does not compile.\n\
          \x20 2. Close the page, wait, open it again: everything is there. Click a line's number for a link to it.\n\
          \x20 3. Read the same from a program:\n\
-         \x20      {} --relay {url} tail 'host=build-*'\n\n\
+         \x20      {} --relay {url} tail -f 'host=build-*'\n\n\
          Ctrl-C stops everything and leaves nothing behind.",
         bin_dir.join("millstream").display(),
     );
     if !options.no_open {
-        open(&url);
+        open(&page);
     }
     let mut look = tokio::time::interval(Duration::from_secs(1));
     loop {
@@ -119,6 +124,44 @@ async fn play(
             task.context("a part of the demo failed")??;
         }
     }
+}
+
+/// Path of the page that shows a busy stream of every host: the first build of each, and the nightly log. The
+/// whole list, when they do not appear in time.
+async fn builds_page(bin_dir: &Path, url: &str) -> String {
+    let deadline = tokio::time::Instant::now() + FIRST_LINES_LIMIT;
+    while tokio::time::Instant::now() < deadline {
+        let mut list = Command::new(bin_dir.join("millstream"));
+        list.args([
+            "--relay",
+            url,
+            "ls",
+            "streams",
+            "source in (cargo,tail)",
+            "-o",
+            "json",
+        ])
+        .stdin(Stdio::null());
+        let listed = list
+            .output()
+            .await
+            .map(|output| output.stdout)
+            .unwrap_or_default();
+        let streams: Vec<serde_json::Value> = listed
+            .split(|byte| *byte == b'\n')
+            .filter_map(|line| serde_json::from_slice(line).ok())
+            .collect();
+        let ids: Vec<String> = streams
+            .iter()
+            .filter(|stream| stream["next_sequence"].as_u64() > Some(0))
+            .map(|stream| stream["stream"].to_string())
+            .collect();
+        if ids.len() == hosts::COUNT {
+            return format!("/streams/{}", ids.join(","));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    String::new()
 }
 
 async fn start_relay(children: &mut Children, bin_dir: &Path, dir: &Path, port: u16) -> Result<String> {

@@ -84,9 +84,9 @@ impl Replay {
 /// The pause before line `number`: a compiler's bursts with short waits in between.
 fn pace(number: usize) -> Duration {
     Duration::from_millis(match number % 40 {
-        0 => 900,
-        1..=9 => 120,
-        _ => 25,
+        0 => 1_500,
+        1..=9 => 250,
+        _ => 80,
     })
 }
 
