@@ -1,0 +1,180 @@
+//! The fuzz targets without a fuzzer: every seed, and seeded random changes of it, on every `cargo test`.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::path::{Path, PathBuf};
+
+use millstream_proto::block::{BlockBuilder, Compressor, OpenBlock};
+use millstream_proto::v1::{self, Channel};
+use prost::Message;
+
+#[path = "../../fuzz/src/lib.rs"]
+#[allow(unreachable_pub, reason = "it is a library where it comes from")]
+mod targets;
+
+/// Changes tried of each seed.
+const ROUNDS: u32 = 300;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Splitmix64 (<https://prng.di.unimi.it/splitmix64.c>): a failure names seed file and round, and comes
+/// again.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^= mixed >> 31;
+        usize::try_from(mixed % end.max(1) as u64).unwrap()
+    }
+
+    fn byte(&mut self) -> u8 {
+        u8::try_from(self.below(256)).unwrap()
+    }
+
+    fn change(&mut self, data: &mut Vec<u8>) {
+        for _ in 0..=self.below(3) {
+            let at = self.below(data.len());
+            match self.below(5) {
+                0 if at < data.len() => data[at] = self.byte(),
+                1 if at < data.len() => data[at] ^= 1 << self.below(8),
+                2 if at < data.len() => {
+                    data.remove(at);
+                }
+                3 => data.truncate(at),
+                _ => data.insert(at, self.byte()),
+            }
+        }
+    }
+}
+
+fn run(name: &str, target: fn(&[u8])) {
+    let mut seeds: Vec<_> = std::fs::read_dir(root().join("fuzz/seeds").join(name))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    seeds.sort();
+    assert!(!seeds.is_empty(), "there are seeds");
+    for path in seeds {
+        let seed = std::fs::read(&path).unwrap();
+        target(&seed);
+        for round in 0..ROUNDS {
+            let mut data = seed.clone();
+            Random(round.into()).change(&mut data);
+            let outcome = std::panic::catch_unwind(|| target(&data));
+            assert!(outcome.is_ok(), "{} in round {round}", path.display());
+        }
+    }
+}
+
+#[test]
+fn no_block_that_is_nearly_a_real_one_breaks_a_promise() {
+    run("block_open", targets::block_open);
+}
+
+#[test]
+fn no_text_that_is_nearly_a_selector_breaks_a_promise() {
+    run("selector", targets::selector);
+}
+
+#[test]
+fn no_bytes_that_are_nearly_a_filter_break_a_promise() {
+    run("line_filter", targets::line_filter);
+}
+
+/// Some lines from the middle of a real log.
+fn excerpt(name: &str, lines: std::ops::Range<usize>) -> Vec<Vec<u8>> {
+    let log = std::fs::read(root().join("tests/data").join(name)).unwrap();
+    let all = log.split(|byte| *byte == b'\n').map(<[u8]>::to_vec);
+    all.skip(lines.start).take(lines.len()).collect()
+}
+
+#[test]
+#[ignore = "writes fuzz/seeds anew from the logs in tests/data"]
+fn make_seeds() {
+    let seeds = root().join("fuzz/seeds");
+    let write = |target: &str, name: &str, data: &[u8]| {
+        std::fs::create_dir_all(seeds.join(target)).unwrap();
+        std::fs::write(seeds.join(target).join(name), data).unwrap();
+    };
+
+    let build = |lines: &[Vec<u8>]| {
+        let mut builder = BlockBuilder::new();
+        for (number, line) in lines.iter().enumerate() {
+            let time = 1_700_000_000_000_000 + i64::try_from(number * number * 700).unwrap();
+            let channel = match number % 7 {
+                5 => Channel::Stderr,
+                6 => Channel::Notice,
+                _ => Channel::Stdout,
+            };
+            assert!(builder.push_line(line, time, channel, number % 11 == 10));
+        }
+        builder.finish(40).unwrap()
+    };
+    let configure = build(&excerpt("cpython-build-1.log", 100..124));
+    let colours = build(&excerpt("cargo-build-failed.ansi.log", 0..20));
+    let progress = build(&excerpt("pip-progress.ansi.log", 0..20));
+    let one_line = build(&excerpt("cpython-build-2.log", 0..1));
+    let filtered = OpenBlock::open(&configure)
+        .unwrap()
+        .filter(|line| line.sequence % 4 != 1)
+        .unwrap();
+    let packed = Compressor::new(3).compress(build(&excerpt("cpython-build-2.log", 500..600)));
+    let empty_lines = Compressor::new(3).compress(build(&vec![Vec::new(); 3000]));
+    let unterminated = v1::Block {
+        text: "no end".into(),
+        ..one_line.clone()
+    };
+    for (name, block) in [
+        ("configure", configure),
+        ("colours", colours),
+        ("progress", progress),
+        ("one-line", one_line),
+        ("filtered", filtered),
+        ("packed", packed),
+        ("empty-lines", empty_lines),
+        ("unterminated", unterminated),
+    ] {
+        write("block_open", name, &block.encode_to_vec());
+    }
+
+    for (name, text) in [
+        ("example", "host=build-*,source in (cargo,npm),branch!=main,job"),
+        ("sets", "a notin (x, \"y, z\"), !b ,c== d"),
+        ("quotes", r#"path="/var/log/a \"b\" \\ (c).log",run"#),
+        ("globs", "path=/srv/[x]{y}?\\*.log,host!=*"),
+        ("empty-values", "a=,b in (,),c!="),
+        ("unicode", "host=böse-*,job=\"\u{3000}\u{7f}\""),
+        ("wrong", "a b"),
+    ] {
+        write("selector", name, text.as_bytes());
+    }
+
+    let warning = excerpt("cargo-build-failed.ansi.log", 8..9).concat();
+    let checking = excerpt("cpython-build-1.log", 10..11).concat();
+    for (name, choices, substring, regex, line) in [
+        ("substring", 0_u8, "gcc", "", &checking),
+        ("regex", 0, "", "^checking for (\\w+)\\.{3}", &checking),
+        ("both-inverted", 2, "checking", "[0-9]+$", &checking),
+        ("folded", 1, "ERROR", "", &warning),
+        ("folded-regex", 3, "", "(?-u:\\xff)|warning|ſ", &warning),
+        ("channel", 12 | 1 << 5, "e", "", &warning),
+        ("large", 0, "", "(a{90}){90}", &warning),
+    ] {
+        let data = [
+            &[choices][..],
+            substring.as_bytes(),
+            &[0],
+            regex.as_bytes(),
+            &[0],
+            line.as_slice(),
+        ]
+        .concat();
+        write("line_filter", name, &data);
+    }
+}
