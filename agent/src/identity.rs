@@ -119,7 +119,7 @@ pub fn sortable_id() -> String {
     let millis = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
     let mut text: String = (0..10)
         .rev()
-        .map(|digit| char::from(ALPHABET[(millis >> (digit * 5)) as usize & 31]))
+        .map(|digit| char::from(ALPHABET[usize::try_from((millis >> (digit * 5)) & 31).unwrap_or(0)]))
         .collect();
     text.push_str(&random_text(10));
     text

@@ -1,5 +1,7 @@
 //! Files into the relay, byte for byte, whatever happens to them.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod support;
 
 use std::fs::{self, OpenOptions};

@@ -217,7 +217,7 @@ impl Outbox {
     pub fn acked(&self, ack: &v1::Ack) {
         for stream in &ack.streams {
             self.with_slot(stream.handle, |slot| {
-                slot.acked(stream.next_sequence, stream.ended)
+                slot.acked(stream.next_sequence, stream.ended);
             });
         }
         self.shared.settled.notify_waiters();

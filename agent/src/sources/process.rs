@@ -171,7 +171,7 @@ pub async fn stop_ladder(group: Option<Pid>) {
     signal_group(group, Signal::TERM);
     tokio::time::sleep(TERMINATE_WAIT).await;
     signal_group(group, Signal::KILL);
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Where output goes besides the stream.
@@ -264,9 +264,9 @@ pub async fn pump(running: &mut Running, writer: &StreamWriter, tee: &mut Tee) -
         };
         if read == 0 {
             if channel == Channel::Stderr {
-                running.stderr = None
+                running.stderr = None;
             } else {
-                running.stdout = None
+                running.stdout = None;
             }
             continue;
         }

@@ -75,7 +75,7 @@ impl Follower {
             };
             match finished {
                 Finished::Replaced => {
-                    info!("{} was rotated; going on with the new file", self.path.display())
+                    info!("{} was rotated; going on with the new file", self.path.display());
                 }
                 Finished::Gone => info!("{} was deleted; waiting for a new file", self.path.display()),
             }
