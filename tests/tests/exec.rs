@@ -133,10 +133,11 @@ async fn a_build_runs_to_its_end_although_no_relay_answers() {
     );
     assert_eq!(finished.text(), "built\n");
     assert!(
-        finished.stderr.contains("relay"),
-        "it says that the relay is away: {}",
+        finished.stderr.contains("not delivered"),
+        "it says what the relay lacks: {}",
         finished.stderr
     );
+    assert!(finished.stderr.contains(&url), "{}", finished.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

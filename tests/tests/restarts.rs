@@ -163,16 +163,22 @@ async fn a_file_that_rotates_while_its_agent_is_killed_is_complete() {
     .await;
     let quarters: Vec<&[u8]> = content.chunks(content.len() / 4 + 1).collect();
     for (number, quarter) in quarters.iter().enumerate() {
-        files::append_in_pieces(&path, quarter).await;
+        let before: u64 = quarters[..number]
+            .iter()
+            .map(|quarter| quarter.len() as u64)
+            .sum();
+        let stored = async |bytes: u64| relay.stream("", |stream| stream.text_bytes >= bytes).await;
         let is_killed = number == 1;
         if is_killed {
+            // Once it has begun with the new file it is killed with the rest unread or on its way.
+            let (begin, rest) = quarter.split_at(quarter.len() / 2);
+            files::append_in_pieces(&path, begin).await;
+            stored(before + 10_000).await;
+            files::append(&path, rest);
             agent.kill();
         } else {
-            let so_far: u64 = quarters[..=number]
-                .iter()
-                .map(|quarter| quarter.len() as u64)
-                .sum();
-            relay.stream("", |stream| stream.text_bytes >= so_far).await;
+            files::append_in_pieces(&path, quarter).await;
+            stored(before + quarter.len() as u64).await;
         }
         if number < 3 {
             std::fs::rename(&path, dir.path().join(format!("build.log.{number}"))).unwrap();
