@@ -1,26 +1,11 @@
 // The demo's page in a real browser.
-import { mkdirSync } from "node:fs";
-import { join } from "node:path";
-
 import { expect, test } from "@playwright/test";
 
-import { repository } from "./support/binaries.ts";
 import { numberedLine, numberedLines } from "./support/logs.ts";
-import { client, lastSequence, picture, row, streamId } from "./support/page.ts";
+import { HOSTS, busyStreams, lastSequence, picture, row, streamId } from "./support/page.ts";
 import { Pipe, demoUrl } from "./support/pipe.ts";
 
-const HOSTS = ["build-linux", "build-arm", "ci-runner"];
 const MILLION = 1_000_000;
-
-/** Ids of one talkative stream of every host. */
-async function busyStreams(): Promise<string> {
-  const { streams } = await client().listStreams({ selector: "source in (cargo,tail)", pageSize: 100 });
-  const busiest = HOSTS.map((host) => {
-    const own = streams.filter((stream) => stream.labels.host === host);
-    return own.sort((left, right) => Number(right.lastLineUnixUs - left.lastLineUnixUs))[0];
-  });
-  return busiest.map((stream) => String(stream?.streamId)).join(",");
-}
 
 test("lines of all three hosts arrive, and a reload shows everything again", async ({ page }) => {
   const problems: string[] = [];
@@ -167,14 +152,4 @@ test("it is readable in the dark and in the light", async ({ page }) => {
     expect(brightness > 128).toBe(colorScheme === "light");
     await picture(page, `three-hosts-${colorScheme}`);
   }
-});
-
-test("the README's first screen", async ({ page }) => {
-  test.skip(!process.env.MILLSTREAM_UPDATE_SCREENSHOT, "taken by `cargo xtask test --update-screenshot`");
-  await page.emulateMedia({ colorScheme: "dark" });
-  await page.goto(`${demoUrl()}/streams/${await busyStreams()}`);
-  await expect(page.getByTestId("log-row").nth(20)).toBeVisible();
-  const dir = join(repository, "docs/images");
-  mkdirSync(dir, { recursive: true });
-  await page.screenshot({ path: join(dir, "first-screen.png") });
 });

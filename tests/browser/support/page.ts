@@ -10,6 +10,9 @@ import { LogService } from "../../../web-client/src/gen/millstream/v1/log_pb";
 import { repository } from "./binaries.ts";
 import { demoUrl } from "./pipe.ts";
 
+/** The hosts of the demo. */
+export const HOSTS = ["build-linux", "build-arm", "ci-runner"];
+
 export function client() {
   return createClient(LogService, createGrpcWebTransport({ baseUrl: demoUrl(), httpVersion: "1.1" }));
 }
@@ -30,6 +33,16 @@ export async function streamId(selector: string, lines = 1): Promise<bigint> {
     }
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
+}
+
+/** Ids of one talkative stream of every host. */
+export async function busyStreams(): Promise<string> {
+  const { streams } = await client().listStreams({ selector: "source in (cargo,tail)", pageSize: 100 });
+  const busiest = HOSTS.map((host) => {
+    const own = streams.filter((stream) => stream.labels.host === host);
+    return own.sort((left, right) => Number(right.lastLineUnixUs - left.lastLineUnixUs))[0];
+  });
+  return busiest.map((stream) => String(stream?.streamId)).join(",");
 }
 
 export function row(page: Page, sequence: number): Locator {
