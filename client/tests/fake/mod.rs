@@ -303,7 +303,8 @@ impl State {
             // A literal is enough for tests.
             Some(filter) => OpenBlock::open(&block)
                 .unwrap()
-                .filter(|line| contains(line.text, filter.regex.as_bytes()) != filter.invert),
+                .filter(|line| contains(line.text, filter.regex.as_bytes()) != filter.invert)
+                .pop(),
         }
     }
 }

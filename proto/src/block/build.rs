@@ -60,9 +60,7 @@ impl BlockBuilder {
         if self.text.len() + text.len() + 1 > MAX_BLOCK_TEXT_BYTES || self.columns_are_full() {
             return false;
         }
-        self.text.extend_from_slice(text);
-        self.text.push(b'\n');
-        self.describe(1, time_unix_us, channel, partial);
+        self.append(text, time_unix_us, channel, partial);
         true
     }
 
@@ -87,20 +85,37 @@ impl BlockBuilder {
     /// Appends a line under a sequence of its own, which must ascend; for filtered blocks. False as in
     /// [`BlockBuilder::push_line`].
     pub(super) fn push_sparse(&mut self, line: &super::Line<'_>) -> bool {
-        if !self.push_line(line.text, line.time_unix_us, line.channel, line.partial) {
-            return false;
+        let fits = self.push_line(line.text, line.time_unix_us, line.channel, line.partial);
+        if fits {
+            self.note_sequence(line.sequence);
         }
+        fits
+    }
+
+    /// Appends a line of a block whose neighbours are appended too, so that columns grow by the split of
+    /// a run at most.
+    pub(super) fn push_of_slice(&mut self, line: &super::Line<'_>) {
+        self.append(line.text, line.time_unix_us, line.channel, line.partial);
+        self.note_sequence(line.sequence);
+    }
+
+    fn append(&mut self, text: &[u8], time_unix_us: i64, channel: v1::Channel, partial: bool) {
+        self.text.extend_from_slice(text);
+        self.text.push(b'\n');
+        self.describe(1, time_unix_us, channel, partial);
+    }
+
+    fn note_sequence(&mut self, sequence: u64) {
         match &mut self.sparse {
             None => {
                 self.sequences.push(0, 1);
-                self.sparse = Some((line.sequence, line.sequence));
+                self.sparse = Some((sequence, sequence));
             }
             Some((_, last)) => {
-                self.sequences.push(line.sequence - *last, 1);
-                *last = line.sequence;
+                self.sequences.push(sequence - *last, 1);
+                *last = sequence;
             }
         }
-        true
     }
 
     #[must_use]

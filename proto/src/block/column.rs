@@ -4,7 +4,6 @@
 //! (<https://protobuf.dev/programming-guides/encoding/>).
 
 use super::BlockError;
-use crate::limits::MAX_COLUMN_BYTES;
 
 /// Appends runs of values. Equal neighbours are merged.
 #[derive(Debug, Default)]
@@ -120,9 +119,10 @@ impl<'a> Column<'a> {
     pub(super) fn check(
         mut self,
         line_count: u32,
+        max_bytes: usize,
         mut check_run: impl FnMut(u64, u64) -> Result<(), &'static str>,
     ) -> Result<(), BlockError> {
-        if self.bytes.len() > MAX_COLUMN_BYTES {
+        if self.bytes.len() > max_bytes {
             return Err(BlockError::ColumnTooLarge {
                 column: self.name,
                 bytes: self.bytes.len(),

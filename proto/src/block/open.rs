@@ -6,7 +6,12 @@ use bytes::Bytes;
 
 use super::column::{Column, unzigzag};
 use super::{BlockBuilder, BlockError, compress, validate};
+use crate::limits::MAX_COLUMN_BYTES;
 use crate::v1;
+
+/// A slice may need a few bytes more than the block it was cut from, because a run is split; slices of
+/// slices are read too.
+const SLICE_SLACK_BYTES: usize = 1024;
 
 /// One line of a block. The text borrows from the block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +41,7 @@ impl OpenBlock {
     /// The first thing that is wrong with the block.
     pub fn open(block: &v1::Block) -> Result<Self, BlockError> {
         validate::check_header(block)?;
-        validate::check_columns(block)?;
+        validate::check_columns(block, MAX_COLUMN_BYTES + SLICE_SLACK_BYTES)?;
         let text = match block.codec() {
             v1::Codec::None if block.codec == i32::from(v1::Codec::None) => block.text.clone(),
             v1::Codec::Zstd => compress::decompress(&block.text, block.text_bytes as usize)?,
@@ -121,19 +126,29 @@ impl OpenBlock {
         if sequences.start <= self.first_sequence() && sequences.end >= self.next_sequence {
             return Some(self.to_block());
         }
-        self.filter(|line| sequences.contains(&line.sequence))
-    }
-
-    /// The lines that `keep` wants as an uncompressed block that states each line's own sequence, or
-    /// `None` when it wants none.
-    #[must_use]
-    pub fn filter(&self, mut keep: impl FnMut(&Line<'_>) -> bool) -> Option<v1::Block> {
         let mut builder = BlockBuilder::new();
-        for line in self.lines().filter(|line| keep(line)) {
-            let fits = builder.push_sparse(&line);
-            debug_assert!(fits, "lines of one block fit into one block");
+        for line in self.lines().filter(|line| sequences.contains(&line.sequence)) {
+            builder.push_of_slice(&line);
         }
         builder.finish(0)
+    }
+
+    /// The lines that `keep` wants as uncompressed blocks that state each line's own sequence: mostly one,
+    /// none when it wants none, and several when so many single lines are left out that their columns
+    /// outgrow one block.
+    #[must_use]
+    pub fn filter(&self, mut keep: impl FnMut(&Line<'_>) -> bool) -> Vec<v1::Block> {
+        let mut blocks = Vec::new();
+        let mut builder = BlockBuilder::new();
+        for line in self.lines().filter(|line| keep(line)) {
+            if !builder.push_sparse(&line) {
+                blocks.extend(builder.finish(0));
+                let fits = builder.push_sparse(&line);
+                debug_assert!(fits, "a line of a block fits into an empty block");
+            }
+        }
+        blocks.extend(builder.finish(0));
+        blocks
     }
 }
 

@@ -3,7 +3,7 @@
 use super::build::count_newlines;
 use super::column::Column;
 use super::{BlockError, compress};
-use crate::limits::MAX_BLOCK_TEXT_BYTES;
+use crate::limits::{MAX_BLOCK_TEXT_BYTES, MAX_COLUMN_BYTES};
 use crate::v1;
 
 /// Checks header, limits and columns. Uncompressed text is searched for line ends; compressed text is
@@ -26,7 +26,7 @@ pub fn validate(block: &v1::Block) -> Result<(), BlockError> {
         }
         _ => return Err(BlockError::UnknownCodec(block.codec)),
     }
-    check_columns(block)
+    check_columns(block, MAX_COLUMN_BYTES)
 }
 
 /// Sequence after the block's last line.
@@ -88,17 +88,17 @@ pub(super) fn check_text(block: &v1::Block, text: &[u8]) -> Result<(), BlockErro
     Ok(())
 }
 
-pub(super) fn check_columns(block: &v1::Block) -> Result<(), BlockError> {
+pub(super) fn check_columns(block: &v1::Block, max_column_bytes: usize) -> Result<(), BlockError> {
     let lines = block.line_count;
-    Column::new("times", &block.times).check(lines, |_, _| Ok(()))?;
-    Column::new("channels", &block.channels).check(lines, |channel, _| {
+    Column::new("times", &block.times).check(lines, max_column_bytes, |_, _| Ok(()))?;
+    Column::new("channels", &block.channels).check(lines, max_column_bytes, |channel, _| {
         if channel > 2 {
             Err("a channel that is not stdout, stderr or notice")
         } else {
             Ok(())
         }
     })?;
-    Column::new("flags", &block.flags).check(lines, |flags, _| {
+    Column::new("flags", &block.flags).check(lines, max_column_bytes, |flags, _| {
         if flags > 1 {
             Err("a flag that is not known")
         } else {
@@ -106,7 +106,7 @@ pub(super) fn check_columns(block: &v1::Block) -> Result<(), BlockError> {
         }
     })?;
     let mut is_first_run = true;
-    Column::new("sequences", &block.sequences).check(lines, |step, run| {
+    Column::new("sequences", &block.sequences).check(lines, max_column_bytes, |step, run| {
         let is_valid = if std::mem::take(&mut is_first_run) {
             step == 0 && run == 1
         } else {

@@ -133,6 +133,9 @@ impl Responses {
                         // The agent closed its side: hand out what is acknowledged until then.
                         None => {
                             pending.extend(responses.session.take());
+                            if pending.is_empty() && responses.parts.drained.is_cancelled() {
+                                return Some((Err(stopping(Stopped)), (None, pending)));
+                            }
                             if pending.is_empty() {
                                 return None;
                             }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use millstream_proto::block::{OpenBlock, next_sequence};
+use millstream_proto::block::{BlockError, OpenBlock, next_sequence};
 use millstream_proto::v1::{self, read_request};
 use millstream_store::StoreError;
 use tonic::Status;
@@ -12,9 +12,13 @@ use crate::core::CoreParts;
 use crate::filter::LineFilter;
 use crate::subscription::in_store;
 
-/// Text and columns of one page; a message may have 4 MiB, and one block may have a little over 1 MiB
-/// unpacked.
+/// A page that has so much is done. One block may have 1 MiB of text and, in the worst case, as much again
+/// or more in columns.
 const PAGE_BYTES: usize = 2 << 20;
+
+/// A block that would make the page larger waits for the next one: a message may have 4 MiB, the stream's
+/// record with its labels included.
+const MAX_PAGE_BYTES: usize = 3_400 << 10;
 
 /// Stored blocks that are fetched at once.
 const FETCH_BYTES: usize = 512 << 10;
@@ -62,6 +66,7 @@ pub(super) async fn read(parts: &CoreParts, request: v1::ReadRequest) -> Result<
             end,
             filter,
             accepts_zstd,
+            is_full: false,
         };
         let mut scanned_bytes = 0;
         while page.wants_more() && scanned_bytes < SCAN_BYTES {
@@ -105,53 +110,59 @@ struct Page {
     end: u64,
     filter: Option<LineFilter>,
     accepts_zstd: bool,
+    /// A block was left for the next page, because the message would have become too large.
+    is_full: bool,
 }
 
 impl Page {
     fn wants_more(&self) -> bool {
-        self.position < self.end && self.lines_left > 0 && self.bytes < PAGE_BYTES
+        self.position < self.end && self.lines_left > 0 && self.bytes < PAGE_BYTES && !self.is_full
     }
 
-    fn take(&mut self, block: &v1::Block) -> Result<(), millstream_proto::block::BlockError> {
+    /// Adds what is wanted of a stored block and moves on behind it.
+    fn take(&mut self, block: &v1::Block) -> Result<(), BlockError> {
         let block_end = next_sequence(block)?;
         let from = self.position.max(block.first_sequence);
         let mut to = block_end.min(self.end);
-        let Some(filter) = &self.filter else {
-            to = to.min(from.saturating_add(self.lines_left));
-            let is_whole = from == block.first_sequence && to == block_end;
-            let is_readable = self.accepts_zstd || block.codec() == v1::Codec::None;
-            let wanted = if is_whole && is_readable {
-                Some(block.clone())
-            } else {
-                OpenBlock::open(block)?.slice(from..to)
-            };
-            self.add(wanted);
-            self.position = to;
-            return Ok(());
+        let wanted = match &self.filter {
+            None => {
+                to = to.min(from.saturating_add(self.lines_left));
+                let is_whole = from == block.first_sequence && to == block_end;
+                let is_readable = self.accepts_zstd || block.codec() == v1::Codec::None;
+                if is_whole && is_readable {
+                    vec![block.clone()]
+                } else {
+                    OpenBlock::open(block)?.slice(from..to).into_iter().collect()
+                }
+            }
+            Some(filter) => {
+                let range = from..to;
+                let mut lines_left = self.lines_left;
+                OpenBlock::open(block)?.filter(|line| {
+                    if !range.contains(&line.sequence) || line.sequence >= to || !filter.keeps(line) {
+                        return false;
+                    }
+                    if lines_left == 0 {
+                        to = line.sequence;
+                        return false;
+                    }
+                    lines_left -= 1;
+                    true
+                })
+            }
         };
-        let mut lines_left = self.lines_left;
-        let mut reached = to;
-        let wanted = OpenBlock::open(block)?.filter(|line| {
-            if !(from..to).contains(&line.sequence) || line.sequence >= reached || !filter.keeps(line) {
-                return false;
+        for block in wanted {
+            let bytes = prost::Message::encoded_len(&block) + 8;
+            if !self.blocks.is_empty() && self.bytes + bytes > MAX_PAGE_BYTES {
+                self.is_full = true;
+                self.position = block.first_sequence;
+                return Ok(());
             }
-            if lines_left == 0 {
-                reached = line.sequence;
-                return false;
-            }
-            lines_left -= 1;
-            true
-        });
-        self.add(wanted);
-        self.position = reached;
-        Ok(())
-    }
-
-    fn add(&mut self, block: Option<v1::Block>) {
-        if let Some(block) = block {
             self.lines_left -= u64::from(block.line_count).min(self.lines_left);
-            self.bytes += prost::Message::encoded_len(&block);
+            self.bytes += bytes;
             self.blocks.push(block);
         }
+        self.position = to;
+        Ok(())
     }
 }

@@ -303,12 +303,11 @@ impl Subscription {
         }
         let open = OpenBlock::open(&block).map_err(damaged)?;
         let wanted = match &self.plan.filter {
-            None => open.slice(from..to),
+            None => open.slice(from..to).into_iter().collect(),
             Some(filter) => open.filter(|line| (from..to).contains(&line.sequence) && filter.keeps(line)),
         };
-        if let Some(block) = wanted {
-            self.frames.push_back(block_frame(stream_id, block));
-        }
+        self.frames
+            .extend(wanted.into_iter().map(|block| block_frame(stream_id, block)));
         Ok(())
     }
 
