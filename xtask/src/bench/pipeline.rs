@@ -147,64 +147,11 @@ fn heading(options: &Pipeline, programs: &Programs) -> String {
         let text = step::output(program, args).unwrap_or_default();
         // rsyslogd goes on with how it was compiled.
         let line = text.lines().next().unwrap_or_default();
-        line.split("compiled with").next().unwrap_or_default().trim().to_owned()
-    };
-    let memory = usage.peak_memory_bytes as f64 / MIB;
-                format!("{} {:.2}, {memory:.0} MiB", usage.name, usage.cpu_seconds / gib)
-            })
-            .collect();
-        table.push_str(&format!(
-            "| {} | {:.2} s | {:.0} | {:.0} | {:.2} | {:.1} | {:.2} | {} |\n",
-            outcome.system.name(),
-            outcome.seconds,
-            bytes as f64 / MIB / outcome.seconds,
-            rate(outcome),
-            rate(outcome) / of(System::Floor),
-            rate(outcome) / of(System::Rsyslog),
-            cpu / gib,
-            processes.join("; "),
-        ));
-    }
-    table
-}
-
-/// Interleaves and repeats the recorded builds up to `gib` GiB; returns the number of lines and bytes. Empty lines
-/// are left out, because rsyslog leaves them out.
-fn generate(path: &Path, gib: f64) -> Result<(u64, u64)> {
-    let mut recorded = Vec::new();
-    for name in LOGS {
-        let log = root().join("tests/data").join(name);
-        let bytes = std::fs::read(&log).with_context(|| format!("{} cannot be read", log.display()))?;
-        let lines = bytes.split_inclusive(|byte| *byte == b'\n');
-        recorded.extend(
-            lines
-                .filter(|line| line.ends_with(b"\n") && line.len() > 2)
-                .map(<[u8]>::to_vec),
-        );
-    }
-    let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
-    let (mut lines, mut bytes) = (0_u64, 0_u64);
-    for number in 0_usize.. {
-        if bytes as f64 >= gib * GIB {
-            break;
-        }
-        // Two places of the recordings in turns of a few lines, as parallel jobs write.
-        let place = number / 5 % 2 * recorded.len() / 2;
-        let line = &recorded[(number + place) % recorded.len()];
-        file.write_all(line)?;
-        lines += 1;
-        bytes += line.len() as u64;
-    }
-    file.flush()?;
-    Ok((lines, bytes))
-}
-
-/// What was run against what, where.
-fn heading(options: &Pipeline, programs: &Programs) -> String {
-    let first_line = |program: &str, args: &[&str]| {
-        step::output(program, args)
-            .and_then(|text| text.lines().next().map(str::to_owned))
+        line.split("compiled with")
+            .next()
             .unwrap_or_default()
+            .trim()
+            .to_owned()
     };
     let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let memory_kib = memory
