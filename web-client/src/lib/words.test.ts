@@ -2,7 +2,7 @@ import { create } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { describe, expect, test } from "vitest";
 import { AgentSchema, AgentState, EndReason, RunSchema, StreamEndSchema, StreamSchema } from "../gen/millstream/v1/stream_pb";
-import { groupStreams } from "./catalog/groups";
+import { groupStreams, shortNames } from "./catalog/groups";
 import { formatHash, formatPath, parseLocation, parseSequence } from "./location";
 import { Backoff } from "./rpc/backoff";
 import { describeFailure, SilenceError } from "./rpc/failure";
@@ -115,5 +115,15 @@ describe("the side bar", () => {
   test("shows a connected host that has no streams yet", () => {
     const agent = create(AgentSchema, { agentId: "a", host: "new", state: AgentState.CONNECTED });
     expect(groupStreams([], [agent], "").map((group) => [group.host, group.isConnected])).toEqual([["new", true]]);
+  });
+
+  test("names streams shown together by what tells them apart", () => {
+    const file = (id: number, host: string, path: string) =>
+      create(StreamSchema, { streamId: BigInt(id), labels: { host, source: "file", path }, instance: path });
+    expect(shortNames([stream(1, "b1", "cargo"), stream(2, "b2", "cargo")])).toEqual(["b1", "b2"]);
+    expect(shortNames([stream(1, "b1", "cargo"), stream(2, "b1", "npm")])).toEqual(["cargo", "npm"]);
+    expect(shortNames([stream(1, "b1", "cargo"), stream(2, "b1", "npm"), stream(3, "b2", "npm")])).toEqual(["b1 cargo", "b1 npm", "b2 npm"]);
+    expect(shortNames([file(1, "b1", "/a/x.log"), file(2, "b1", "/a/y.log")])).toEqual(["file x.log", "file y.log"]);
+    expect(shortNames([])).toEqual([]);
   });
 });

@@ -79,6 +79,18 @@ export function instanceName(stream: Stream): string {
   return path.split("/").at(-1) || path;
 }
 
+/** A name for each of the streams: as little of host, source and instance as tells them apart. */
+export function shortNames(streams: readonly Stream[]): string[] {
+  const oneHost = new Set(streams.map(hostName)).size === 1;
+  const naming: ((stream: Stream) => string[])[] = [
+    (stream) => (oneHost ? [sourceName(stream)] : [hostName(stream)]),
+    (stream) => [...(oneHost ? [] : [hostName(stream)]), sourceName(stream)],
+    (stream) => [...(oneHost ? [] : [hostName(stream)]), sourceName(stream), instanceName(stream)],
+  ];
+  const candidates = naming.map((parts) => streams.map((stream) => parts(stream).join(" ")));
+  return candidates.find((names) => new Set(names).size === names.length) ?? candidates.at(-1) ?? [];
+}
+
 /** One line that names a stream in full. */
 export function fullName(stream: Stream): string {
   const what = stream.run ? stream.run.argv.join(" ") : (stream.labels["path"] ?? stream.instance);
