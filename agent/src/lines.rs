@@ -23,12 +23,23 @@ pub enum Piece<'a> {
 }
 
 impl Piece<'_> {
-    /// Bytes of the input that the piece stands for.
+    /// The bytes of the input that the piece stands for.
+    #[must_use]
+    pub fn text(&self) -> &[u8] {
+        match self {
+            Self::Lines(text) | Self::Partial(text) => text,
+        }
+    }
+
+    /// How many those are.
     #[must_use]
     pub fn input_bytes(&self) -> usize {
-        match self {
-            Self::Lines(text) | Self::Partial(text) => text.len(),
-        }
+        self.text().len()
+    }
+
+    #[must_use]
+    pub fn is_partial(&self) -> bool {
+        matches!(self, Self::Partial(_))
     }
 }
 

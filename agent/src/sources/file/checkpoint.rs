@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 
-use super::identity::{Fingerprint, Identity};
+use super::identity::{Fingerprint, Identity, Trail};
 
 const VERSION: u8 = 1;
-const ENCODED_BYTES: usize = 36;
+const ENCODED_BYTES: usize = 61;
 const FLAG_LINE_CONTINUES: u8 = 1;
 
 /// Everything before `offset` of the file `identity` is in the stream.
@@ -13,6 +13,8 @@ const FLAG_LINE_CONTINUES: u8 = 1;
 pub(super) struct Checkpoint {
     pub(super) identity: Identity,
     pub(super) offset: u64,
+    /// What stands just before `offset`.
+    pub(super) trail: Trail,
     /// The last line was sent as partial: the byte at `offset` continues it.
     pub(super) line_continues: bool,
 }
@@ -26,7 +28,8 @@ pub(super) enum CheckpointError {
 }
 
 impl Checkpoint {
-    /// Version, flags, then device, inode, offset, fingerprint length and hash, little-endian.
+    /// Version, flags, then device, inode, offset, length and hash of the fingerprint, birth, length and hash of
+    /// the trail, last write, little-endian.
     pub(super) fn encode(&self) -> Bytes {
         let mut bytes = Vec::with_capacity(ENCODED_BYTES);
         bytes.extend([VERSION, u8::from(self.line_continues) * FLAG_LINE_CONTINUES]);
@@ -35,6 +38,10 @@ impl Checkpoint {
         bytes.extend(self.offset.to_le_bytes());
         bytes.extend(self.identity.fingerprint.bytes.to_le_bytes());
         bytes.extend(self.identity.fingerprint.hash.to_le_bytes());
+        bytes.extend(self.identity.born_unix_ns.to_le_bytes());
+        bytes.push(self.trail.bytes);
+        bytes.extend(self.trail.hash.to_le_bytes());
+        bytes.extend(self.identity.written_unix_ns.to_le_bytes());
         bytes.into()
     }
 
@@ -62,9 +69,15 @@ impl Checkpoint {
             identity: Identity {
                 device: number(2),
                 inode: number(10),
+                born_unix_ns: number(36).cast_signed(),
+                written_unix_ns: number(53).cast_signed(),
                 fingerprint,
             },
             offset: number(18),
+            trail: Trail {
+                bytes: bytes[44],
+                hash: number(45),
+            },
             line_continues: bytes[1] & FLAG_LINE_CONTINUES != 0,
         }))
     }
@@ -78,10 +91,13 @@ mod tests {
     proptest! {
         #[test]
         fn a_checkpoint_reads_back_as_it_was_written(
-            device: u64, inode: u64, offset: u64, bytes: u16, hash: u64, line_continues: bool,
+            device: u64, inode: u64, born_unix_ns: i64, offset: u64, bytes: u16, hash: u64, line_continues: bool,
+            trail in (any::<u8>(), any::<u64>()), written_unix_ns: i64,
         ) {
-            let identity = Identity { device, inode, fingerprint: Fingerprint { bytes, hash } };
-            let checkpoint = Checkpoint { identity, offset, line_continues };
+            let fingerprint = Fingerprint { bytes, hash };
+            let identity = Identity { device, inode, born_unix_ns, written_unix_ns, fingerprint };
+            let trail = Trail { bytes: trail.0, hash: trail.1 };
+            let checkpoint = Checkpoint { identity, offset, trail, line_continues };
             prop_assert_eq!(Checkpoint::decode(&checkpoint.encode()), Ok(Some(checkpoint)));
         }
 

@@ -55,6 +55,11 @@ impl PathPattern {
         })
     }
 
+    /// It names one path.
+    pub(super) fn is_literal(&self) -> bool {
+        self.literal.is_some()
+    }
+
     /// A literal path is always part of the result, also while nothing is there.
     pub(super) fn expand(&self, into: &mut Expansion) {
         if let Some(path) = &self.literal {

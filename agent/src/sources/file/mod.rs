@@ -1,13 +1,18 @@
 //! The `file` source: follows files natively.
 //!
-//! This file finds the paths and wakes the followers; [`follower`] reads one path. The relay's checkpoint is
-//! the only memory of where a file stands: there is no positions file that could disagree with the data.
+//! This file finds the paths and wakes the followers; [`follower`] reads one path, beginning where [`resume`]
+//! says and going from one generation of the path to the next ([`chain`], [`rotated`]). The relay's checkpoint
+//! is the only memory of where a file stands: there is no positions file that could disagree with the data.
 
+mod chain;
 mod checkpoint;
 mod follower;
 mod glob;
 mod identity;
+mod open;
 mod reader;
+mod resume;
+mod rotated;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -16,12 +21,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use globset::GlobSet;
-use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use self::follower::Follower;
+use self::chain::Chain;
+use self::follower::{Follower, Wake};
 use self::glob::{Expansion, PathPattern};
+use self::rotated::{Lineage, Marks};
 use self::watch::{Change, DirectoryWatcher};
 use super::{SourceContext, SourceError, Start};
 use crate::outbox::{RESUMABLE_HOLD_BYTES, StreamSpec};
@@ -75,6 +81,7 @@ pub(super) async fn run(context: SourceContext, settings: Arc<FileSettings>) -> 
         by_target: HashMap::new(),
         tasks: JoinSet::new(),
         directories: BTreeSet::new(),
+        earlier: BTreeSet::new(),
     };
     source.run().await
 }
@@ -85,11 +92,13 @@ struct FileSource {
     patterns: Vec<PathPattern>,
     watcher: Option<DirectoryWatcher>,
     polling: bool,
-    followers: BTreeMap<PathBuf, Arc<Notify>>,
+    followers: BTreeMap<PathBuf, Arc<Wake>>,
     /// Followers by the path of the file behind their symbolic link.
-    by_target: HashMap<PathBuf, Arc<Notify>>,
+    by_target: HashMap<PathBuf, Arc<Wake>>,
     tasks: JoinSet<()>,
     directories: BTreeSet<PathBuf>,
+    /// Rotated files that a pattern matches, as of the last scan.
+    earlier: BTreeSet<PathBuf>,
 }
 
 impl FileSource {
@@ -136,9 +145,9 @@ impl FileSource {
 
     async fn changed(&mut self, change: Change) {
         match change {
-            Change::Entry(path) => self.wake(&path),
+            Change::Entry(path) => self.wake(&path, Wake::content_changed),
             Change::Layout(path) => {
-                self.wake(&path);
+                self.wake(&path, Wake::name_changed);
                 if !self.followers.contains_key(&path) {
                     tokio::time::sleep(RESCAN_DELAY).await;
                     self.scan(false);
@@ -151,18 +160,18 @@ impl FileSource {
         }
     }
 
-    fn wake(&self, path: &PathBuf) {
+    fn wake(&self, path: &PathBuf, how: impl Fn(&Wake)) {
         for follower in [self.followers.get(path), self.by_target.get(path)]
             .into_iter()
             .flatten()
         {
-            follower.notify_one();
+            how(follower);
         }
     }
 
     fn wake_all(&self) {
         for follower in self.followers.values() {
-            follower.notify_one();
+            follower.name_changed();
         }
     }
 
@@ -173,6 +182,15 @@ impl FileSource {
             pattern.expand(&mut found);
         }
         found.files.retain(|path| !self.is_excluded(path));
+        let earlier = self.earlier_generations(&found.files);
+        for path in earlier.difference(&self.earlier) {
+            info!(
+                "{} is not followed as a log of its own: its name is that of a rotated file",
+                path.display()
+            );
+        }
+        found.files.retain(|path| !earlier.contains(path));
+        self.earlier = earlier;
         let mut new = Vec::new();
         for path in found.files {
             let target = path.canonicalize().ok().filter(|target| *target != path);
@@ -193,6 +211,23 @@ impl FileSource {
         for (path, target) in new {
             self.follow(path, target, at_start);
         }
+    }
+
+    /// Names that a pattern matches but that are read as earlier generations of another of the paths.
+    fn earlier_generations(&self, paths: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
+        let is_earlier = |path: &PathBuf| {
+            rotated::base_names(path).any(|base| {
+                let is_followed = paths.contains(&base) || self.followers.contains_key(&base);
+                is_followed && rotated::is_rotated_name(path, &base)
+            })
+        };
+        let not_followed = |path: &&PathBuf| !self.followers.contains_key(*path);
+        paths
+            .iter()
+            .filter(not_followed)
+            .filter(|path| is_earlier(path))
+            .cloned()
+            .collect()
     }
 
     fn is_excluded(&self, path: &PathBuf) -> bool {
@@ -235,11 +270,18 @@ impl FileSource {
             resumable: true,
             hold_bytes: RESUMABLE_HOLD_BYTES,
         });
-        let wake = Arc::new(Notify::new());
+        let wake = Arc::new(Wake::default());
+        // With a pattern, names like `app-1.log` beside `app.log` are more likely logs of their own.
+        let marks = if self.patterns.iter().all(PathPattern::is_literal) {
+            Marks::LastOrBeforeExtension
+        } else {
+            Marks::Last
+        };
         if let Some(target) = target {
             self.by_target.insert(target, Arc::clone(&wake));
         }
         let follower = Follower {
+            chain: Chain::new(Lineage::new(path.clone(), marks)),
             path: path.clone(),
             writer,
             wake: Arc::clone(&wake),
