@@ -112,6 +112,7 @@ impl Core {
         metrics.streams.set(registry.len() as u64);
         let (writer, queue) = Writer::new(options.writer_queue_bytes);
         let trouble = Arc::new(Mutex::new(None));
+        let stop = CancellationToken::new();
         let writer_parts = WriterParts {
             store: Arc::clone(&store),
             registry: Arc::clone(&registry),
@@ -120,8 +121,8 @@ impl Core {
             fsync: options.fsync,
             max_streams: options.max_streams,
             trouble: Arc::clone(&trouble),
+            stop: stop.clone(),
         };
-        let stop = CancellationToken::new();
         let runtime = tokio::runtime::Handle::current();
         let cannot_start = |error: std::io::Error| StoreError::Engine {
             what: "starting a thread".to_owned(),

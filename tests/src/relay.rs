@@ -22,20 +22,29 @@ pub struct Relay {
     url: String,
     data_dir: PathBuf,
     log_dir: PathBuf,
+    /// Flags beyond address and data directory.
+    flags: Vec<String>,
 }
 
 impl Relay {
     /// Starts a relay on a free port with its data in `dir/relay` and waits until it is ready.
     pub async fn start(dir: &Path) -> Self {
-        let data_dir = dir.join("relay");
+        Self::start_with(dir, &dir.join("relay"), &[]).await
+    }
+
+    /// The same with a data directory elsewhere and with more flags.
+    pub async fn start_with(dir: &Path, data_dir: &Path, flags: &[&str]) -> Self {
+        let data_dir = data_dir.to_owned();
         let log_dir = dir.join("logs");
-        let mut process = Process::start("relay", &log_dir, &mut Self::command("127.0.0.1:0", &data_dir));
+        let mut command = Self::command("127.0.0.1:0", &data_dir);
+        let mut process = Process::start("relay", &log_dir, command.args(flags));
         let url = process.stdout_line(READY).await;
         Self {
             process: Some(process),
             url,
             data_dir,
             log_dir,
+            flags: flags.iter().copied().map(str::to_owned).collect(),
         }
     }
 
@@ -83,7 +92,7 @@ impl Relay {
     /// Starts it again after [`Relay::kill`] or [`Relay::stop`], on the same port and data.
     pub async fn start_again(&mut self) {
         let mut command = Self::command(self.authority(), &self.data_dir);
-        let mut process = Process::start("relay", &self.log_dir, &mut command);
+        let mut process = Process::start("relay", &self.log_dir, command.args(&self.flags));
         process.stdout_line(READY).await;
         self.process = Some(process);
     }

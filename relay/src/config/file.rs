@@ -7,13 +7,14 @@ use serde::Deserialize;
 use super::ConfigError;
 
 /// The keys, as [`super::Settings`] documents them.
-const KEYS: [&str; 8] = [
+const KEYS: [&str; 9] = [
     "listen",
     "data_dir",
     "cors_origins",
     "insecure_listen",
     "fsync",
     "fsync_interval_ms",
+    "min_free_bytes",
     "max_streams",
     "max_unacked_bytes",
 ];
@@ -27,6 +28,7 @@ pub(super) struct File {
     pub(super) insecure_listen: Option<bool>,
     pub(super) fsync: Option<String>,
     pub(super) fsync_interval_ms: Option<u64>,
+    pub(super) min_free_bytes: Option<u64>,
     pub(super) max_streams: Option<usize>,
     pub(super) max_unacked_bytes: Option<u64>,
 }

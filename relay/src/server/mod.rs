@@ -75,8 +75,11 @@ impl Relay {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let listener = listen::bind(config.listen).await?;
         let data_dir = config.data_dir.clone();
-        let store =
-            tokio::task::spawn_blocking(move || EmbeddedStore::open(&data_dir, EmbeddedOptions::default()));
+        let options = EmbeddedOptions {
+            min_free_bytes: config.min_free_bytes,
+            ..EmbeddedOptions::default()
+        };
+        let store = tokio::task::spawn_blocking(move || EmbeddedStore::open(&data_dir, options));
         let store = store.await.map_err(|error| StoreError::Engine {
             what: "opening the store".to_owned(),
             cause: error.to_string(),

@@ -8,6 +8,7 @@ use millstream_proto::v1;
 use millstream_store::{LogStore, StoreError, StreamRecord, WriteOp};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use super::Fsync;
 use super::command::{Append, Command, End, OpenStream, Opened};
@@ -37,6 +38,8 @@ pub(crate) struct WriterParts {
     pub(crate) max_streams: usize,
     /// Why the store fails at the moment; `None` when it works.
     pub(crate) trouble: Arc<Mutex<Option<String>>>,
+    /// Cancelled when the relay begins to stop: a store that fails is not waited for any longer.
+    pub(crate) stop: CancellationToken,
 }
 
 /// Runs until it is told to stop or every handle is gone. `runtime` only drives the timer.
@@ -64,17 +67,33 @@ pub(crate) fn run(parts: WriterParts, mut queue: mpsc::Receiver<Command>, runtim
             }
             waiting = queue.try_recv().ok();
         }
-        thread.finish(group);
-        if let Some(reply) = stop {
-            thread.sync_until_done();
-            queue.close();
+        let done = thread.finish(group);
+        if stop.is_none() && done.is_ok() {
+            continue;
+        }
+        if done.is_err() || thread.sync_until_done().is_err() {
+            tracing::warn!(
+                "stopping while the store fails; what it did not take was not acknowledged, and agents send it again"
+            );
+        }
+        queue.close();
+        let rest = std::iter::from_fn(|| queue.try_recv().ok());
+        let also_asked = rest.filter_map(|command| match command {
+            Command::Stop { reply } => Some(reply),
+            _ => None,
+        });
+        for reply in stop.into_iter().chain(also_asked) {
             // The asker may have given up waiting.
             let _ = reply.send(());
-            return;
         }
+        return;
     }
-    thread.sync_until_done();
+    // Every handle is gone; nobody is left to be told.
+    let _ = thread.sync_until_done();
 }
+
+/// The store fails and the relay stops: what was asked for was not done.
+struct GaveUp;
 
 struct Thread {
     parts: WriterParts,
@@ -96,7 +115,10 @@ impl Thread {
             let _inside = runtime.enter();
             match runtime.block_on(tokio::time::timeout(left, queue.recv())) {
                 Ok(command) => return command,
-                Err(_elapsed) => self.sync_until_done(),
+                Err(_elapsed) => {
+                    // Giving up, it is the next command that ends the thread.
+                    let _ = self.sync_until_done();
+                }
             }
         }
     }
@@ -196,7 +218,12 @@ impl Thread {
                     end: None,
                 };
                 // On its own, because the registry must not know a stream that is not stored.
-                self.commit_until_done(&[WriteOp::PutStream(record.clone())]);
+                if self
+                    .commit_until_done(&[WriteOp::PutStream(record.clone())])
+                    .is_err()
+                {
+                    return;
+                }
                 self.parts.metrics.streams.add(1);
                 self.parts.registry.add(record)
             }
@@ -258,12 +285,12 @@ impl Thread {
     }
 
     /// Commit, show, sync, acknowledge.
-    fn finish(&mut self, group: Group) {
+    fn finish(&mut self, group: Group) -> Result<(), GaveUp> {
         if group.is_empty() {
-            return;
+            return Ok(());
         }
         if !group.operations.is_empty() {
-            self.commit_until_done(&group.operations);
+            self.commit_until_done(&group.operations)?;
             let metrics = &self.parts.metrics;
             metrics.lines_total.add(group.lines);
             metrics.text_bytes_total.add(group.text_bytes);
@@ -283,7 +310,7 @@ impl Thread {
         }
         drop(group.permits);
         if self.parts.fsync == Fsync::Always {
-            self.sync_until_done();
+            self.sync_until_done()?;
         }
         for after in group.after_sync {
             match after {
@@ -300,29 +327,36 @@ impl Thread {
                 AfterSync::Barrier { reply } => drop(reply.send(())),
             }
         }
+        Ok(())
     }
 
-    /// Tries until the store takes it. Nobody is acknowledged meanwhile, so nothing can be lost: agents
+    /// Tries until the store takes it, or the relay stops. Nobody is acknowledged meanwhile, so nothing can be lost: agents
     /// keep what was not acknowledged, and the queue in front of the writer is bounded.
-    fn commit_until_done(&mut self, operations: &[WriteOp]) {
+    fn commit_until_done(&mut self, operations: &[WriteOp]) -> Result<(), GaveUp> {
         // Cloning an operation counts references; it copies no text.
-        self.retry("write to the store", |store| store.commit(operations.to_vec()));
+        self.retry("write to the store", |store| store.commit(operations.to_vec()))?;
         self.parts.metrics.commits_total.add(1);
         self.unsynced_since.get_or_insert_with(Instant::now);
+        Ok(())
     }
 
-    fn sync_until_done(&mut self) {
+    fn sync_until_done(&mut self) -> Result<(), GaveUp> {
         if self.unsynced_since.take().is_none() {
-            return;
+            return Ok(());
         }
         let begin = Instant::now();
-        self.retry("make the store durable", LogStore::sync);
+        self.retry("make the store durable", LogStore::sync)?;
         let spent = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.parts.metrics.syncs_total.add(1);
         self.parts.metrics.sync_time_us_total.add(spent);
+        Ok(())
     }
 
-    fn retry(&mut self, what: &str, mut attempt: impl FnMut(&dyn LogStore) -> Result<(), StoreError>) {
+    fn retry(
+        &mut self,
+        what: &str,
+        mut attempt: impl FnMut(&dyn LogStore) -> Result<(), StoreError>,
+    ) -> Result<(), GaveUp> {
         let mut wait = RETRY.0;
         let mut has_failed = false;
         while let Err(error) = attempt(&*self.parts.store) {
@@ -341,6 +375,9 @@ impl Thread {
                     });
                 }
             }
+            if self.parts.stop.is_cancelled() {
+                return Err(GaveUp);
+            }
             // The writer has nothing else to do, and its condition is the store's own success.
             std::thread::park_timeout(wait);
             wait = (wait * 2).min(RETRY.1);
@@ -349,5 +386,6 @@ impl Thread {
             tracing::info!("the store works again");
             *self.parts.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
+        Ok(())
     }
 }

@@ -99,6 +99,19 @@ pub enum StoreError {
         cause: String,
         cure: String,
     },
+    #[error(
+        "no room: {path} has {free_bytes} bytes free and keeps {min_free_bytes} in reserve (min_free_bytes); \
+         free some, nothing is lost meanwhile"
+    )]
+    Full {
+        path: String,
+        free_bytes: u64,
+        min_free_bytes: u64,
+    },
+    /// The disk did not take it (no space, an error). What was committed before stays; the store repairs itself
+    /// with the next write, when the disk allows.
+    #[error("store: {what}: {cause}; check the disk (space, errors), nothing is lost meanwhile")]
+    Write { what: String, cause: String },
     #[error("store: {what}: {cause}")]
     Engine { what: String, cause: String },
     #[error("store: {place} is damaged: {cause}")]

@@ -89,15 +89,21 @@ pub(crate) fn engine_error(what: &str, error: &fjall::Error) -> StoreError {
             place: what.to_owned(),
             cause: error.to_string(),
         },
-        fjall::Error::Poisoned => StoreError::Engine {
-            what: what.to_owned(),
-            cause: "an earlier write failed, so nothing more is written until the relay is restarted; \
-                    check the disk (space, errors)"
-                .to_owned(),
-        },
         _ => StoreError::Engine {
             what: what.to_owned(),
             cause: error.to_string(),
+        },
+    }
+}
+
+/// An error of the engine while it wrote. It may refuse everything from now on.
+pub(crate) fn write_error(what: &str, error: &fjall::Error) -> StoreError {
+    StoreError::Write {
+        what: what.to_owned(),
+        cause: match error {
+            fjall::Error::Poisoned => "an earlier write failed".to_owned(),
+            fjall::Error::Io(cause) => cause.to_string(),
+            error => error.to_string(),
         },
     }
 }

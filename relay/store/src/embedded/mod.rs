@@ -1,8 +1,8 @@
 //! The store in a directory of its own, on the engine fjall.
 //!
 //! In the order in which data flows: [`directory`] locks and identifies the data directory, [`engine`]
-//! opens the files, [`kv`] lays out keys and values, [`write`] commits, [`read`] reads, [`backlog`] and
-//! [`settle`] turn small blocks into large ones in the background.
+//! opens the files, [`slot`] holds it and opens it again after a failed write, [`kv`] lays out keys and values, [`write`] commits
+//! while [`space`] allows, [`read`] reads, [`backlog`] and [`settle`] turn small blocks into large ones in the background.
 
 mod backlog;
 mod directory;
@@ -11,6 +11,8 @@ mod kv;
 mod options;
 mod read;
 mod settle;
+mod slot;
+mod space;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -22,12 +24,15 @@ use fjall::PersistMode;
 use millstream_proto::v1;
 
 use self::directory::DataDirectory;
-use self::engine::{Engine, engine_error};
+use self::engine::{Engine, engine_error, write_error};
 use self::read::View;
 use self::settle::Settler;
+use self::slot::EngineSlot;
+use self::space::Reserve;
 use crate::{LogStore, StoreError, StreamRecord, WriteOp};
 
 pub use self::options::{Clock, EmbeddedOptions};
+pub use self::space::FreeSpace;
 
 /// A [`LogStore`] in one directory, which it locks.
 #[derive(Debug)]
@@ -36,7 +41,8 @@ pub struct EmbeddedStore {
     /// Makes what commits read and then write one step.
     writing: Mutex<()>,
     settler: Settler,
-    engine: Engine,
+    reserve: Reserve,
+    engine: EngineSlot,
     /// Last, so that the directory is free only after the engine has closed its files.
     _directory: DataDirectory,
 }
@@ -51,11 +57,17 @@ impl EmbeddedStore {
     pub fn open(dir: &Path, options: EmbeddedOptions) -> Result<Self, StoreError> {
         let directory = DataDirectory::lock(dir)?;
         let store_id = directory.open_or_create(|path| Engine::open(path, &options).map(drop))?;
-        let engine = Engine::open(&directory.engine(), &options)?;
+        let engine = EngineSlot::open(directory.engine(), options.clone())?;
+        let reserve = Reserve::new(
+            directory.engine(),
+            options.free_space.clone(),
+            options.min_free_bytes,
+        );
         Ok(Self {
             store_id,
             writing: Mutex::new(()),
             settler: Settler::new(options),
+            reserve,
             engine,
             _directory: directory,
         })
@@ -68,18 +80,20 @@ impl LogStore for EmbeddedStore {
     }
 
     fn load_streams(&self) -> Result<Vec<StreamRecord>, StoreError> {
-        View::new(&self.engine).streams()
+        self.engine.with(|engine| View::new(engine).streams())
     }
 
     fn load_agents(&self) -> Result<Vec<v1::Agent>, StoreError> {
-        View::new(&self.engine).agents()
+        self.engine.with(|engine| View::new(engine).agents())
     }
 
     fn commit(&self, ops: Vec<WriteOp>) -> Result<(), StoreError> {
+        self.reserve.check()?;
         let events = {
             // It guards no data of its own that a panic could have left half changed.
             let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-            write::commit(&self.engine, ops)?
+            self.engine
+                .write(|engine, may_be_there| write::commit(engine, ops, may_be_there))?
         };
         self.settler.observe(&events);
         Ok(())
@@ -88,26 +102,34 @@ impl LogStore for EmbeddedStore {
     fn sync(&self) -> Result<(), StoreError> {
         // The journal is one file whose size `fdatasync` writes along when it matters; the engine syncs
         // names of files itself when it makes them.
-        self.engine
-            .database
-            .persist(PersistMode::SyncData)
-            .map_err(|error| engine_error("sync", &error))
+        self.engine.write(|engine, _| {
+            engine
+                .database
+                .persist(PersistMode::SyncData)
+                .map_err(|error| write_error("sync", &error))
+        })
     }
 
     fn read_blocks(&self, stream_id: u64, from: u64, max_bytes: usize) -> Result<Vec<v1::Block>, StoreError> {
-        View::new(&self.engine).read_blocks(stream_id, from, max_bytes)
+        self.engine
+            .with(|engine| View::new(engine).read_blocks(stream_id, from, max_bytes))
     }
 
     fn seek_time(&self, stream_id: u64, unix_us: i64) -> Result<u64, StoreError> {
-        View::new(&self.engine).seek_time(stream_id, unix_us)
+        self.engine
+            .with(|engine| View::new(engine).seek_time(stream_id, unix_us))
     }
 
     fn maintain(&self) -> Result<bool, StoreError> {
-        self.settler.maintain(&self.engine)
+        self.engine.with(|engine| self.settler.maintain(engine))
     }
 
     fn disk_bytes(&self) -> u64 {
-        self.engine.database.disk_space().unwrap_or_else(|error| {
+        let disk_space = |engine: &Engine| {
+            let failed = |error| engine_error("disk space", &error);
+            engine.database.disk_space().map_err(failed)
+        };
+        self.engine.with(disk_space).unwrap_or_else(|error| {
             tracing::warn!(%error, "cannot tell how much disk the store takes");
             0
         })

@@ -4,6 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::FreeSpace;
+
+/// A journal that is full, and what merging it takes.
+const DEFAULT_MIN_FREE_BYTES: u64 = 128 << 20;
+
 /// Sizes and times of an [`crate::EmbeddedStore`].
 ///
 /// The engine notes a family's own settings (`memtable_bytes`) when the store is created; a later change
@@ -27,6 +32,11 @@ pub struct EmbeddedOptions {
     pub settle_idle: Duration,
     /// Of zstd, for settled blocks.
     pub compression_level: i32,
+    /// No commit begins when the file system has less room than this: the reserve in which the engine merges
+    /// its files. 0 writes until nothing is left.
+    pub min_free_bytes: u64,
+    /// Tells how much room there is.
+    pub free_space: FreeSpace,
     /// Tells how long a stream has been idle.
     pub clock: Clock,
 }
@@ -41,6 +51,8 @@ impl Default for EmbeddedOptions {
             settle_text_bytes: 512 << 10,
             settle_idle: Duration::from_secs(30),
             compression_level: 3,
+            min_free_bytes: DEFAULT_MIN_FREE_BYTES,
+            free_space: FreeSpace::default(),
             clock: Clock::default(),
         }
     }

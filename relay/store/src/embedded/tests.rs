@@ -191,9 +191,16 @@ fn a_damaged_block_is_named_and_does_not_stop_the_others_from_settling() {
         stream_id: 1,
         first_sequence: 40,
     });
-    let mut value = store.engine.block_index.get(key).unwrap().unwrap().to_vec();
+    let get = |engine: &Engine| Ok(engine.block_index.get(key).unwrap().unwrap().to_vec());
+    let mut value = store.engine.with(get).unwrap();
     *value.last_mut().unwrap() ^= 1;
-    store.engine.block_index.insert(key, value).unwrap();
+    store
+        .engine
+        .with(|engine| {
+            engine.block_index.insert(key, value).unwrap();
+            Ok(())
+        })
+        .unwrap();
 
     let error = store.read_blocks(1, 45, 1000).unwrap_err();
     assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
@@ -298,4 +305,56 @@ fn an_interrupted_creation_is_done_again() {
         ])
         .unwrap();
     check_lines(&store, 1, 0, 3, 1000);
+}
+
+#[test]
+fn a_full_disk_refuses_commits_serves_reads_and_goes_on_when_there_is_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let free = Arc::new(AtomicU64::new(u64::MAX));
+    let options = EmbeddedOptions {
+        min_free_bytes: 1000,
+        free_space: FreeSpace::new({
+            let free = Arc::clone(&free);
+            move |_| Ok(free.load(Ordering::Relaxed))
+        }),
+        ..EmbeddedOptions::default()
+    };
+    let store = EmbeddedStore::open(dir.path(), options).unwrap();
+    let commit = |number| store.commit(vec![put_agent(number)]);
+    commit(1).unwrap();
+    free.store(999, Ordering::Relaxed);
+    let error = commit(2).unwrap_err();
+    assert!(
+        matches!(error, StoreError::Full { free_bytes: 999, .. }),
+        "{error}"
+    );
+    assert!(error.to_string().contains("min_free_bytes"), "{error}");
+    assert_eq!(store.load_agents().unwrap().len(), 1);
+    free.store(1000, Ordering::Relaxed);
+    commit(2).unwrap();
+    assert_eq!(store.load_agents().unwrap().len(), 2);
+}
+
+#[test]
+fn an_engine_that_broke_is_opened_again_by_the_next_write_and_has_everything() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    store.commit(vec![put_agent(1)]).unwrap();
+    let broken: Result<(), _> = store.engine.write(|_, _| {
+        Err(StoreError::Write {
+            what: "commit".to_owned(),
+            cause: "no space left on device".to_owned(),
+        })
+    });
+    assert!(broken.unwrap_err().to_string().contains("check the disk"));
+    store.commit(vec![put_agent(2)]).unwrap();
+    store.sync().unwrap();
+    assert_eq!(store.load_agents().unwrap().len(), 2);
+}
+
+fn put_agent(number: u32) -> WriteOp {
+    WriteOp::PutAgent(v1::Agent {
+        agent_id: format!("agent{number}"),
+        ..v1::Agent::default()
+    })
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use fjall::{OwnedWriteBatch, PersistMode};
 use millstream_proto::v1;
 
-use super::engine::{Engine, engine_error};
+use super::engine::{Engine, engine_error, write_error};
 use super::kv::block_index::{BlockIndex, BlockKey, INLINE_MAX_BYTES};
 use super::kv::head::Head;
 use super::kv::{self, agent, block_body, block_index, head, stream};
@@ -27,10 +27,16 @@ pub(crate) enum Event {
     },
 }
 
-/// Applies all operations or none. The caller sees to it that only one commit runs at a time.
-pub(crate) fn commit(engine: &Engine, ops: Vec<WriteOp>) -> Result<Vec<Event>, StoreError> {
+/// Applies all operations or none. The caller sees to it that only one commit runs at a time. `may_be_there`: the
+/// same operations failed before, and may have been applied all the same.
+pub(crate) fn commit(
+    engine: &Engine,
+    ops: Vec<WriteOp>,
+    may_be_there: bool,
+) -> Result<Vec<Event>, StoreError> {
     let mut commit = Commit {
         engine,
+        may_be_there,
         batch: engine.database.batch().durability(Some(PersistMode::Buffer)),
         heads: HashMap::new(),
         streams: HashMap::new(),
@@ -53,6 +59,7 @@ pub(crate) fn commit(engine: &Engine, ops: Vec<WriteOp>) -> Result<Vec<Event>, S
 /// a key in a batch, and which one is not defined.
 struct Commit<'a> {
     engine: &'a Engine,
+    may_be_there: bool,
     batch: OwnedWriteBatch,
     heads: HashMap<u64, Head>,
     streams: HashMap<u64, Vec<u8>>,
@@ -87,13 +94,18 @@ impl Commit<'_> {
             what: format!("append to stream {stream_id}"),
             cause,
         };
+        let may_be_there = self.may_be_there;
         let Some(head) = self.head(stream_id)? else {
             return Err(refuse("the stream was never put".to_owned()));
         };
         let block = &op.block;
+        if may_be_there && block.first_sequence + u64::from(block.line_count) <= head.next_sequence {
+            return Ok(());
+        }
         if block.first_sequence != head.next_sequence {
             return Err(refuse(format!(
-                "the block begins at line {}, the stream stands at {}",
+                "the block begins at line {}, the stream stands at {}; restart the relay, and agents send again \
+                 what the store does not have",
                 block.first_sequence, head.next_sequence
             )));
         }
@@ -171,7 +183,7 @@ impl Commit<'_> {
         }
         self.batch
             .commit()
-            .map_err(|error| engine_error("commit", &error))?;
+            .map_err(|error| write_error("commit", &error))?;
         Ok(self.events)
     }
 }
