@@ -146,12 +146,11 @@ async fn a_cursor_or_positions_go_on_exactly_where_the_reader_stood() {
     };
     let mut stream = relay.tail(request.clone()).await;
     let mut seen = Seen::default();
-    read_until(&mut stream, &mut seen, |seen| {
-        seen.count() == 25 && !seen.heartbeats.is_empty()
-    })
-    .await;
+    read_until(&mut stream, &mut seen, |seen| seen.count() == 25).await;
     seen.assert_dense(1, "x", 1000..1020);
     seen.assert_dense(2, "y", 0..5);
+    let before = seen.heartbeats.len();
+    read_until(&mut stream, &mut seen, |seen| seen.heartbeats.len() > before).await;
     let cursor = seen.heartbeats.last().unwrap().cursor.clone();
     let positions = vec![v1::Position {
         stream_id: 1,
@@ -166,6 +165,33 @@ async fn a_cursor_or_positions_go_on_exactly_where_the_reader_stood() {
     let seen = read_all(relay.tail(request).await).await;
     seen.assert_dense(1, "x", 1010..1020);
     assert_eq!(seen.count(), 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_is_cut_off_at_once_misses_no_stream_that_appears_meanwhile() {
+    let relay = Relay::start().await;
+    let mut agent = thousand(&relay).await;
+    let now = v1::TailRequest {
+        start: Some(Start::FromNow(true)),
+        ..from_beginning(true)
+    };
+    let mut stream = relay.tail(now.clone()).await;
+    let mut seen = Seen::default();
+    read_until(&mut stream, &mut seen, |seen| !seen.heartbeats.is_empty()).await;
+    assert!(seen.caught_up.is_none(), "the cursor comes first");
+    drop(stream);
+    agent.open(2, "/other").await;
+    agent.push(2, lines("y", 0, 5), b"").await;
+    agent.acked(2, 5).await;
+    let request = v1::TailRequest {
+        start: Some(Start::Cursor(seen.heartbeats[0].cursor.clone())),
+        ..now
+    };
+    let mut stream = relay.tail(request).await;
+    let mut seen = Seen::default();
+    read_until(&mut stream, &mut seen, |seen| seen.caught_up.is_some()).await;
+    seen.assert_dense(2, "y", 0..5);
+    assert_eq!(seen.count(), 5);
 }
 
 #[tokio::test(flavor = "multi_thread")]

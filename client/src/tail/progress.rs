@@ -122,6 +122,8 @@ impl Progress {
             (Some(stream.first_sequence), Some(stream.first_sequence))
         } else {
             let hint = match &self.start {
+                // The cursor tells, also of streams that appeared since.
+                _ if !self.cursor.is_empty() => None,
                 Start::Now => Some(stream.next_sequence),
                 Start::Beginning => Some(stream.first_sequence),
                 Start::LastLines(count) => Some(
@@ -338,6 +340,25 @@ mod tests {
         ));
         assert!(progress.accept_end(&end(3)).unwrap().is_some());
         assert!(progress.accept_end(&end(3)).unwrap().is_none());
+    }
+
+    #[test]
+    fn with_a_cursor_a_stream_that_appears_is_not_taken_to_begin_at_its_head() {
+        let mut progress = Progress::new(&TailOptions {
+            start: Start::Now,
+            ..TailOptions::default()
+        });
+        progress.accept_cursor(Bytes::from_static(b"from the first"));
+        progress.announce(v1::Stream {
+            stream_id: 1,
+            next_sequence: 50,
+            ..v1::Stream::default()
+        });
+        assert_eq!(progress.positions(), BTreeMap::new());
+        assert_eq!(
+            progress.request_start(),
+            tail_request::Start::Cursor(Bytes::from_static(b"from the first"))
+        );
     }
 
     #[test]

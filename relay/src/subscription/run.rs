@@ -89,6 +89,12 @@ impl Subscription {
             let start = subscription.plan.start_of(&stream);
             subscription.add(stream, start);
         }
+        // A cursor from the very first: a reader that is cut off during its history can go on from exactly here,
+        // and gets streams that appear meanwhile from their first line. Where a stream begins by time is not
+        // known yet.
+        if subscription.plan.follow && !subscription.plan.starts_by_time() {
+            subscription.beat();
+        }
         subscription
     }
 

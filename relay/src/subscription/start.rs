@@ -96,6 +96,11 @@ impl Plan {
         self.only.is_empty() || self.only.contains(&stream.stream_id)
     }
 
+    /// The store has to be asked where the streams begin.
+    pub(super) fn starts_by_time(&self) -> bool {
+        matches!(self.start, Start::Since(_))
+    }
+
     /// Where to begin in a stream that exists when the subscription begins.
     pub(super) fn start_of(&self, stream: &Arc<StreamHandle>) -> SlotStart {
         if let Some(next_sequence) = self.positions.get(&stream.stream_id) {
