@@ -133,7 +133,7 @@ async fn a_rotated_file_that_is_gone_is_said_and_those_after_it_are_read() {
     let agent = scene.agent();
     let notices = scene.until(b"zero\none\ntwo\n").await;
     assert_eq!(notices.len(), 1, "{notices:?}");
-    assert!(notices[0].starts_with("file-replaced: "), "{notices:?}");
+    assert!(notices[0].starts_with("gap: "), "{notices:?}");
     agent.stop().await;
 }
 

@@ -33,6 +33,12 @@ fn lines() -> &'static [Vec<u8>] {
     })
 }
 
+/// One line of the logs, with its `\n`; they repeat for ever.
+pub fn line(number: usize) -> &'static [u8] {
+    let lines = lines();
+    &lines[number % lines.len()]
+}
+
 /// `line_count` lines that begin at another place for each `seed`, wrap around and are thus different in each
 /// stream. Each line ends with `\n`.
 pub fn variant(seed: usize, line_count: usize) -> Vec<u8> {

@@ -12,6 +12,8 @@ pub mod corpus;
 pub mod files;
 pub mod http;
 pub mod process;
+pub mod proxy;
 pub mod reader;
 pub mod relay;
+pub mod torture;
 pub mod wait;

@@ -10,6 +10,7 @@ mod demo;
 mod machine;
 mod step;
 mod test;
+mod torture;
 mod web_client;
 
 use std::path::{Path, PathBuf};
@@ -36,6 +37,8 @@ enum Task {
     Test(test::Options),
     /// The same as `test`.
     Ci(test::Options),
+    /// Break real agents, relays and networks again and again, and compare every line.
+    Torture(torture::Options),
     /// Measure.
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Task::Build => build::everything(build::Profile::Release).map(|_| ExitCode::SUCCESS),
         Task::Demo(options) => demo::run(&options),
         Task::Test(options) | Task::Ci(options) => test::run(&options),
+        Task::Torture(options) => torture::run(&options),
         Task::Bench(bench) => bench::run(&bench),
     };
     outcome.unwrap_or_else(|error| {

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 
 use crate::build::{self, Profile, cargo};
-use crate::{machine, root, step, target_dir, web_client};
+use crate::{machine, root, step, target_dir, torture, web_client};
 use section::Report;
 
 #[derive(Debug, Args)]
@@ -38,13 +38,14 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         ]))
     });
     report.step("binaries", || {
-        build::binaries(Profile::Dev, &["xtask"]).map(|_| ())
+        build::binaries(Profile::Dev, &["xtask", "millstream-tests"]).map(|_| ())
     });
     report.command("cargo test", || {
         let mut test = cargo_with(&["test", "--workspace", "--no-fail-fast"]);
         test.env("MILLSTREAM_RUNS_AS", runs_as());
         Ok(test)
     });
+    report.command("torture (short)", || Ok(torture::short(Profile::Dev)));
     report.command("python example", || {
         let python = python_environment()?;
         let mut test = cargo_with(&[

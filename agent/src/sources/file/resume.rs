@@ -82,8 +82,8 @@ impl Follower {
     async fn go_on_without(&self, checkpoint: &Checkpoint) -> Result<FileReader, WriteError> {
         let reader = self.next_generation(checkpoint.line_continues).await?;
         let text = format!(
-            "file-replaced: the file that was at {} cannot be found; it was read up to byte {}, what came after \
-             that is missing; going on with the file that came next",
+            "gap: the file that was at {} cannot be found; it was read up to byte {}, what came after that is \
+             missing; going on with the file that came next",
             self.path.display(),
             checkpoint.offset
         );
