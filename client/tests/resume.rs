@@ -227,6 +227,39 @@ async fn a_connection_that_says_nothing_is_given_up_and_made_anew() {
 }
 
 #[tokio::test]
+async fn a_stream_that_appears_during_an_early_disconnect_is_read_from_its_first_line() {
+    for (start, first) in [(Start::Now, 5), (Start::LastLines(2), 3)] {
+        let relay = FakeRelay::start().await;
+        relay.add_stream(1, "build-1", "cargo");
+        relay.push(1, lines(1, 0..5));
+        relay.set_faults(Faults {
+            hang_ups: 1,
+            ..Faults::default()
+        });
+        let client = Client::connect(relay.url().as_str()).await.unwrap();
+        let mut subscription = client.tail(options(start, true)).await.unwrap();
+        let mut seen = Sequences::new();
+        loop {
+            let event = next(&mut subscription).await.unwrap();
+            assert!(!matches!(event, Event::CaughtUp), "the call ended before");
+            if matches!(event, Event::Reconnecting { .. }) {
+                break;
+            }
+        }
+        relay.push(1, lines(1, 5..8));
+        relay.add_stream(2, "build-1", "npm");
+        relay.push(2, lines(2, 0..5));
+        while seen.values().map(Vec::len).sum::<usize>() < 8 - first + 5 {
+            note(&next(&mut subscription).await.unwrap(), &mut seen);
+        }
+        assert_eq!(seen[&1], (first as u64..8).collect::<Vec<_>>());
+        assert_eq!(seen[&2], (0..5).collect::<Vec<_>>());
+        drop(subscription);
+        relay.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn a_cursor_of_another_store_ends_the_subscription_with_the_cure() {
     let relay = FakeRelay::start().await;
     relay.add_stream(1, "build-1", "cargo");

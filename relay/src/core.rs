@@ -12,6 +12,7 @@ use millstream_proto::v1::agent_service_server::AgentServiceServer;
 use millstream_proto::v1::control_service_server::ControlServiceServer;
 use millstream_proto::v1::ingest_service_server::IngestServiceServer;
 use millstream_store::{LogStore, StoreError};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -71,13 +72,18 @@ pub(crate) struct CoreParts {
     pub(crate) drained: CancellationToken,
     pub(crate) tasks: TaskTracker,
     budget: Arc<RingBudget>,
-    trouble: Arc<Mutex<Option<String>>>,
+    trouble: Arc<watch::Sender<Option<String>>>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     /// Dropped to stop the maintenance thread.
     keep_running: Mutex<Option<std::sync::mpsc::Sender<()>>>,
 }
 
 impl CoreParts {
+    /// Why the store takes no lines at the moment.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.trouble.borrow().clone()
+    }
+
     pub(crate) fn sources(&self) -> Sources {
         Sources {
             store: Arc::clone(&self.store),
@@ -111,7 +117,7 @@ impl Core {
         let metrics = Arc::new(Metrics::default());
         metrics.streams.set(registry.len() as u64);
         let (writer, queue) = Writer::new(options.writer_queue_bytes);
-        let trouble = Arc::new(Mutex::new(None));
+        let trouble = Arc::new(watch::Sender::new(None));
         let stop = CancellationToken::new();
         let writer_parts = WriterParts {
             store: Arc::clone(&store),
@@ -205,6 +211,12 @@ impl Core {
         self.parts.store.disk_bytes()
     }
 
+    /// Damage of the store that readers met, in words, place by place.
+    #[must_use]
+    pub fn damage(&self) -> Vec<String> {
+        self.parts.store.damage()
+    }
+
     /// Whether the relay can take and serve lines.
     ///
     /// # Errors
@@ -213,10 +225,16 @@ impl Core {
         if self.parts.stop.is_cancelled() {
             return Err("the relay is stopping".to_owned());
         }
-        match &*self.parts.trouble.lock().unwrap_or_else(PoisonError::into_inner) {
+        match &*self.parts.trouble.borrow() {
             Some(trouble) => Err(trouble.clone()),
             None => Ok(()),
         }
+    }
+
+    /// Why the store takes no lines at the moment, and each change of it; `None`: it takes them.
+    #[must_use]
+    pub fn trouble(&self) -> watch::Receiver<Option<String>> {
+        self.parts.trouble.subscribe()
     }
 
     /// Cancelled when [`Core::shutdown`] begins.

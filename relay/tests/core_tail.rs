@@ -147,6 +147,9 @@ async fn a_cursor_or_positions_go_on_exactly_where_the_reader_stood() {
     let mut stream = relay.tail(request.clone()).await;
     let mut seen = Seen::default();
     read_until(&mut stream, &mut seen, |seen| seen.count() == 25).await;
+    // One that was sent after the lines, not the first of the call.
+    let before = seen.heartbeats.len();
+    read_until(&mut stream, &mut seen, |seen| seen.heartbeats.len() > before).await;
     seen.assert_dense(1, "x", 1000..1020);
     seen.assert_dense(2, "y", 0..5);
     let before = seen.heartbeats.len();
@@ -165,6 +168,43 @@ async fn a_cursor_or_positions_go_on_exactly_where_the_reader_stood() {
     let seen = read_all(relay.tail(request).await).await;
     seen.assert_dense(1, "x", 1010..1020);
     assert_eq!(seen.count(), 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_message_has_a_cursor_so_that_an_early_disconnect_costs_no_stream_its_beginning() {
+    let relay = Relay::start().await;
+    let mut agent = thousand(&relay).await;
+    for (start, first) in [
+        (Start::FromNow(true), 1000),
+        (Start::LastLines(5), 995),
+        (Start::FromBeginning(true), 0),
+    ] {
+        let request = v1::TailRequest {
+            start: Some(start),
+            ..from_beginning(true)
+        };
+        let mut stream = relay.tail(request.clone()).await;
+        let mut seen = Seen::default();
+        read_until(&mut stream, &mut seen, |seen| !seen.heartbeats.is_empty()).await;
+        assert!(
+            seen.announced.is_empty() && seen.caught_up.is_none(),
+            "nothing is before it"
+        );
+        drop(stream);
+        // While the reader is away a stream appears and writes.
+        let handle = 100 + u32::try_from(first).unwrap();
+        let opened = agent.open(handle, &format!("/new-{first}")).await;
+        agent.push(handle, lines("new", 0, 10), b"").await;
+        agent.acked(handle, 10).await;
+        let request = v1::TailRequest {
+            start: Some(Start::Cursor(seen.heartbeats[0].cursor.clone())),
+            follow: false,
+            ..request
+        };
+        let seen = read_all(relay.tail(request).await).await;
+        seen.assert_dense(1, "x", first..1000);
+        seen.assert_dense(opened.stream_id, "new", 0..10);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -240,6 +280,14 @@ async fn bad_requests_say_what_is_wrong() {
             "regular expression",
         ),
     ];
+    let bad = bad.into_iter().chain([(
+        v1::TailRequest {
+            stream_ids: vec![1, 77],
+            ..from_beginning(true)
+        },
+        tonic::Code::NotFound,
+        "no stream 1",
+    )]);
     for (request, code, words) in bad {
         let status = relay.log().await.tail(request).await.unwrap_err();
         assert_eq!(status.code(), code, "{}", status.message());

@@ -72,6 +72,20 @@ impl Reader {
         })
     }
 
+    /// Calls again and goes on with the copies of before. CaughtUp may come again.
+    ///
+    /// # Errors
+    /// The relay's refusal.
+    pub async fn reconnect(
+        &mut self,
+        mut client: LogServiceClient<Connection>,
+        request: TailRequest,
+    ) -> Result<(), Status> {
+        self.responses = client.tail(request).await?.into_inner();
+        self.caught_up = false;
+        Ok(())
+    }
+
     /// Takes one message. `Ok(false)`: the call is over.
     ///
     /// # Errors

@@ -9,8 +9,10 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use millstream_proto::v1::TailRequest;
 use millstream_tests::agent::Agent;
 use millstream_tests::corpus::assert_same;
+use millstream_tests::reader::{Reader, follow};
 use millstream_tests::relay::Relay;
 use millstream_tests::wait::eventually;
 
@@ -100,6 +102,8 @@ async fn goes_on_when_there_is_room(min_free: &str, leave_bytes: u64, says: &str
         relay.stream("", |stream| stream.text_bytes >= bytes as u64).await
     };
     let stream_id = stored(&relay, first.len()).await.stream_id;
+    let mut reader = Reader::start(relay.log_service(), follow("")).await.unwrap();
+    reader.until(|reader| reader.text_bytes() == first.len()).await;
 
     disk.fill(leave_bytes);
     millstream_tests::files::append(&path, rest);
@@ -109,7 +113,9 @@ async fn goes_on_when_there_is_room(min_free: &str, leave_bytes: u64, says: &str
     })
     .await;
     assert!(trouble.contains(says), "{trouble}");
+    assert!(trouble.starts_with("disk full: "), "{trouble}");
     agent.process().stderr_says("relay asks to wait").await;
+    agent.process().stderr_says("disk full: ").await;
     // Readers go on: what is stored is there, byte for byte.
     let there = relay.raw(stream_id).await;
     assert!(there.len() >= first.len() && there.len() < content.len());
@@ -124,7 +130,21 @@ async fn goes_on_when_there_is_room(min_free: &str, leave_bytes: u64, says: &str
         (relay.get("/readyz").await.0 == 200).then_some(())
     })
     .await;
-    assert_eq!(relay.stop().await.code(), 0);
+    // The subscriber of before sees every line once; it may have to call again while the store is reopened.
+    while reader.text_bytes() < content.len() {
+        if reader.step().await.is_err() {
+            let request = TailRequest {
+                positions: reader.positions(),
+                ..follow("")
+            };
+            reader.reconnect(relay.log_service(), request).await.unwrap();
+        }
+    }
+    let copy = &reader.copies[&stream_id].text;
+    assert_same("what a subscriber got", copy, &content);
+    drop(reader);
+    // All of it is really on disk, although no stop came before.
+    relay.kill();
     relay.start_again().await;
     assert_same("what a restart finds", &relay.raw(stream_id).await, &content);
     relay.stop().await;

@@ -37,7 +37,8 @@ pub enum Start {
 /// Where a subscription stands, to go on from later, also in another process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResumePoint {
-    /// The relay's own account of every stream; empty before the subscription caught up.
+    /// The relay's own account of every stream. It comes with the first message, but for
+    /// [`Start::SinceUnixUs`], where it is empty until the subscription caught up.
     pub cursor: Bytes,
     /// The next line wanted by stream id; these win over the cursor.
     pub positions: BTreeMap<u64, u64>,

@@ -22,7 +22,7 @@ struct Place {
     /// The next line wanted; none until the first line tells where the relay started.
     next_sequence: Option<u64>,
     /// Where delivery must have begun, as far as the announcement tells; used to resume a stream of
-    /// which nothing came yet.
+    /// which nothing came yet while there is no cursor.
     begin_hint: Option<u64>,
     /// It moved since the last cursor, so the cursor alone would repeat lines.
     moved: bool,
@@ -122,7 +122,8 @@ impl Progress {
             (Some(stream.first_sequence), Some(stream.first_sequence))
         } else {
             let hint = match &self.start {
-                // The cursor tells, also of streams that appeared since.
+                // The cursor tells, also of streams that appeared since. The announcement does not: it says where
+                // the stream stands by now.
                 _ if !self.cursor.is_empty() => None,
                 Start::Now => Some(stream.next_sequence),
                 Start::Beginning => Some(stream.first_sequence),
@@ -319,6 +320,7 @@ mod tests {
             first_sequence: 2,
             next_sequence: 4,
             message: String::new(),
+            ..v1::Gap::default()
         };
         let (_, told) = progress.accept_gap(gap).unwrap().unwrap();
         assert_eq!((told.first_sequence, told.next_sequence), (3, 4));
@@ -340,6 +342,24 @@ mod tests {
         ));
         assert!(progress.accept_end(&end(3)).unwrap().is_some());
         assert!(progress.accept_end(&end(3)).unwrap().is_none());
+    }
+
+    #[test]
+    fn an_announcement_after_the_first_cursor_does_not_move_the_place_to_begin() {
+        let mut progress = Progress::new(&TailOptions::default());
+        progress.accept_cursor(Bytes::from_static(b"first"));
+        // 60 lines by now; the cursor knows that delivery begins before.
+        progress.announce(v1::Stream {
+            stream_id: 1,
+            next_sequence: 60,
+            ..v1::Stream::default()
+        });
+        assert_eq!(progress.positions(), BTreeMap::new());
+        assert_eq!(
+            sequences(progress.accept_block(&block(55, 5)).unwrap()),
+            [55, 56, 57, 58, 59]
+        );
+        assert_eq!(progress.positions(), BTreeMap::from([(1, 60)]));
     }
 
     #[test]

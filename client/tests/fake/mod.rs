@@ -68,6 +68,8 @@ pub(crate) struct Faults {
     pub(crate) skip_sequence: Option<u64>,
     /// Accepts calls and says nothing, for this many calls.
     pub(crate) silent_calls: u32,
+    /// Ends this many calls after their first heartbeat.
+    pub(crate) hang_ups: u32,
     /// Announces this gap instead of the lines below it.
     pub(crate) gap_below: u64,
 }

@@ -54,6 +54,7 @@ impl LogService for FakeRelay {
             }
             let faults = state.faults.clone();
             state.faults.silent_calls = faults.silent_calls.saturating_sub(1);
+            state.faults.hang_ups = faults.hang_ups.saturating_sub(1);
             (faults, starts)
         };
         // Small, so that a cut finds messages on the way.
@@ -204,6 +205,18 @@ impl FakeRelay {
         let mut changed = self.changed.subscribe();
         let (mut announced, mut ended) = (BTreeSet::new(), BTreeSet::new());
         let mut caught_up = false;
+        // The real relay cannot say where it begins by time before it has looked.
+        if !matches!(request.start, Some(v1::tail_request::Start::SinceUnixUs(_))) {
+            let cursor = encode_cursor(self.state().store, &next);
+            send(Message::Heartbeat(v1::Heartbeat {
+                cursor,
+                ..v1::Heartbeat::default()
+            }))
+            .await?;
+        }
+        if faults.hang_ups > 0 {
+            return Some(());
+        }
         loop {
             let mut messages = Vec::new();
             {
@@ -226,6 +239,7 @@ impl FakeRelay {
                             first_sequence: *from,
                             next_sequence: to,
                             message,
+                            reason: v1::GapReason::Retention.into(),
                         }));
                         *from = to;
                     }

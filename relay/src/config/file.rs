@@ -14,9 +14,9 @@ const KEYS: [&str; 9] = [
     "insecure_listen",
     "fsync",
     "fsync_interval_ms",
-    "min_free_bytes",
     "max_streams",
     "max_unacked_bytes",
+    "min_free_bytes",
 ];
 
 #[derive(Debug, Default, Deserialize)]
@@ -28,9 +28,9 @@ pub(super) struct File {
     pub(super) insecure_listen: Option<bool>,
     pub(super) fsync: Option<String>,
     pub(super) fsync_interval_ms: Option<u64>,
-    pub(super) min_free_bytes: Option<u64>,
     pub(super) max_streams: Option<usize>,
     pub(super) max_unacked_bytes: Option<u64>,
+    pub(super) min_free_bytes: Option<u64>,
 }
 
 pub(super) fn read(path: &Path) -> Result<File, ConfigError> {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+
 use millstream_store::EmbeddedOptions;
 
 use crate::{CoreOptions, Fsync};
@@ -45,10 +46,6 @@ pub struct Settings {
     /// Interval of `fsync = "interval"` in milliseconds [default: 1000]
     #[arg(long, env = "MILLSTREAM_FSYNC_INTERVAL_MS", value_name = "MS", global = true)]
     pub fsync_interval_ms: Option<u64>,
-    /// Room that is left free on the disk of the data directory, in bytes; with less, agents wait [default:
-    /// 134217728]
-    #[arg(long, env = "MILLSTREAM_MIN_FREE_BYTES", value_name = "BYTES", global = true)]
-    pub min_free_bytes: Option<u64>,
     /// Streams that are accepted in all; one more is refused [default: 1000000]
     #[arg(long, env = "MILLSTREAM_MAX_STREAMS", value_name = "N", global = true)]
     pub max_streams: Option<usize>,
@@ -60,6 +57,10 @@ pub struct Settings {
         global = true
     )]
     pub max_unacked_bytes: Option<u64>,
+    /// Free space of the data directory's disk, in bytes, below which no more lines are taken: agents wait,
+    /// readers go on, and so does the relay once there is room again [default: 134217728]
+    #[arg(long, env = "MILLSTREAM_MIN_FREE_BYTES", value_name = "BYTES", global = true)]
+    pub min_free_bytes: Option<u64>,
 }
 
 /// A checked configuration.
@@ -70,9 +71,8 @@ pub struct Config {
     pub cors_origins: Vec<http::HeaderValue>,
     /// Others can reach the port and nothing protects it.
     pub is_open: bool,
-    /// With less room on its disk the store takes nothing, and agents wait.
-    pub min_free_bytes: u64,
     pub core: CoreOptions,
+    pub store: EmbeddedOptions,
 }
 
 /// What is wrong with the configuration; the message says where and what to do.
@@ -133,10 +133,6 @@ impl Config {
                 .map(parse_origin)
                 .collect::<Result<_, _>>()?,
             is_open,
-            min_free_bytes: settings
-                .min_free_bytes
-                .or(file.min_free_bytes)
-                .unwrap_or_else(|| EmbeddedOptions::default().min_free_bytes),
             core: CoreOptions {
                 fsync: fsync.map_or(Ok(defaults.fsync), |policy| parse_fsync(policy, interval))?,
                 max_streams: settings
@@ -148,6 +144,13 @@ impl Config {
                     .or(file.max_unacked_bytes)
                     .unwrap_or(defaults.max_unacked_bytes),
                 ..defaults
+            },
+            store: EmbeddedOptions {
+                min_free_bytes: settings
+                    .min_free_bytes
+                    .or(file.min_free_bytes)
+                    .unwrap_or(EmbeddedOptions::default().min_free_bytes),
+                ..EmbeddedOptions::default()
             },
         })
     }
@@ -181,12 +184,15 @@ impl Config {
             }
             Fsync::Never => "a power failure may take acknowledged lines".to_owned(),
         };
+        let space = match self.store.min_free_bytes {
+            0 => "lines are taken until the disk is full; agents wait then".to_owned(),
+            bytes => format!("no more lines are taken below {bytes} free bytes; agents wait then"),
+        };
         format!(
-            "listen    {}: {who}\nbrowsers  {pages}\ndata      {}; with less than {} bytes free on its disk, agents \
-             wait\nfsync     {durable}\nlimits    {} streams, {} bytes unacknowledged per agent\n",
+            "listen    {}: {who}\nbrowsers  {pages}\ndata      {}\nfsync     {durable}\nspace     {space}\n\
+             limits    {} streams, {} bytes unacknowledged per agent\n",
             self.listen,
             self.data_dir.display(),
-            self.min_free_bytes,
             self.core.max_streams,
             self.core.max_unacked_bytes
         )

@@ -49,6 +49,11 @@ impl v1::ingest_service_server::IngestService for IngestApi {
             ));
         };
         check::check_hello(&hello).map_err(|error| hello_status(&error))?;
+        // A new session needs a write of its own, so it would wait without a word. The agent keeps its lines,
+        // says why and comes again.
+        if let Some(trouble) = self.parts.trouble() {
+            return Err(Status::unavailable(trouble));
+        }
         let session = Arc::new(Session::new(hello.agent_id.clone()));
         let agent = v1::Agent {
             agent_id: hello.agent_id.clone(),

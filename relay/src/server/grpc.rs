@@ -1,6 +1,8 @@
 //! The gRPC side: Millstream's services, health and reflection, behind the gRPC-Web layer.
 
 use millstream_proto::FILE_DESCRIPTOR_SET;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, health_reporter};
@@ -23,8 +25,26 @@ impl Health {
         }
     }
 
-    pub(super) async fn stopping(&self) {
-        self.set(ServingStatus::NotServing).await;
+    /// Says what the store says, and at last that the relay stops: while it takes no lines, the relay as a whole and
+    /// ingest do not serve; reading does.
+    pub(super) async fn report(
+        self,
+        mut trouble: watch::Receiver<Option<String>>,
+        stopping: CancellationToken,
+    ) {
+        loop {
+            let status = match &*trouble.borrow_and_update() {
+                Some(_) => ServingStatus::NotServing,
+                None => ServingStatus::Serving,
+            };
+            for service in &SERVICES[..2] {
+                self.0.set_service_status(service, status).await;
+            }
+            tokio::select! {
+                changed = trouble.changed() => if changed.is_err() { return },
+                () = stopping.cancelled() => return self.set(ServingStatus::NotServing).await,
+            }
+        }
     }
 
     /// Ends the calls of watchers once they have been told; by themselves these never end, and a stop

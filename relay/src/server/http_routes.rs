@@ -23,7 +23,12 @@ pub(super) fn router(core: Core) -> Router {
 
 async fn ready(State(core): State<Core>) -> Response {
     match core.is_healthy() {
-        Ok(()) => "ready\n".into_response(),
+        // Damage does not keep the relay from its work; the words are for the one who looks.
+        Ok(()) => core
+            .damage()
+            .into_iter()
+            .fold("ready\n".to_owned(), |text, damage| text + &damage + "\n")
+            .into_response(),
         Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
     }
 }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, Method, header};
-use millstream_store::{EmbeddedOptions, EmbeddedStore, StoreError};
+use millstream_store::{EmbeddedStore, StoreError};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -64,6 +64,8 @@ pub struct Relay {
     stop: CancellationToken,
     /// The server, and nothing else.
     tasks: JoinSet<Result<(), tonic::transport::Error>>,
+    /// Tells the health service what the store says.
+    reporter: JoinSet<()>,
     health: grpc::Health,
 }
 
@@ -75,11 +77,7 @@ impl Relay {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let listener = listen::bind(config.listen).await?;
         let data_dir = config.data_dir.clone();
-        let options = EmbeddedOptions {
-            min_free_bytes: config.min_free_bytes,
-            ..EmbeddedOptions::default()
-        };
-        let store = tokio::task::spawn_blocking(move || EmbeddedStore::open(&data_dir, options));
+        let store = tokio::task::spawn_blocking(move || EmbeddedStore::open(&data_dir, config.store));
         let store = store.await.map_err(|error| StoreError::Engine {
             what: "opening the store".to_owned(),
             cause: error.to_string(),
@@ -118,11 +116,14 @@ impl Relay {
             );
         let mut tasks = JoinSet::new();
         tasks.spawn(server);
+        let mut reporter = JoinSet::new();
+        reporter.spawn(health.clone().report(core.trouble(), core.stopping()));
         Ok(Self {
             core,
             address,
             stop,
             tasks,
+            reporter,
             health,
         })
     }
@@ -136,10 +137,10 @@ impl Relay {
     /// Stops: says NOT_SERVING, makes durable and acknowledges what was accepted, ends every call so that
     /// agents and readers reconnect, and closes the port. Cuts off what is left after [`STOP_LIMIT`].
     pub async fn stop(mut self) {
-        self.health.stopping().await;
         self.stop.cancel();
         let graceful = async {
             self.core.shutdown().await;
+            self.reporter.join_next().await;
             self.health.hang_up().await;
             self.tasks.join_next().await
         };

@@ -5,6 +5,7 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt as _;
 use serde::Deserialize;
 
 use super::http_routes::error;
@@ -47,7 +48,13 @@ pub(super) async fn download(
         );
     };
     let to = range.to.unwrap_or(stream.next_sequence).min(stream.next_sequence);
-    let chunks = core.raw(id, range.from.min(to)..to);
+    let mut chunks = Box::pin(core.raw(id, range.from.min(to)..to).fuse());
+    // Damage further on cuts the download off, which its reader sees; here there can still be words.
+    let first = match chunks.next().await {
+        Some(Err(damage)) => return error(StatusCode::INTERNAL_SERVER_ERROR, &damage.to_string()),
+        first => first,
+    };
+    let chunks = futures_util::stream::iter(first).chain(chunks);
     // The name is made of a number alone: nothing that a host says becomes a file name.
     let disposition = format!("attachment; filename=\"stream-{id}.log\"");
     let headers = [

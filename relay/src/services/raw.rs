@@ -25,6 +25,15 @@ pub(crate) fn raw(
         loop {
             if let Some(open) = page.next() {
                 let open: OpenBlock = open;
+                if open.first_sequence() > left.start {
+                    let error = StoreError::DamagedLines {
+                        stream_id,
+                        first_sequence: left.start,
+                        next_sequence: open.first_sequence(),
+                        cause: "they are missing from the index".to_owned(),
+                    };
+                    return Some((Err(error), None));
+                }
                 let wanted = left.start..left.end.min(open.next_sequence());
                 left.start = wanted.end.max(left.start);
                 let bytes = produced(&open, &wanted);

@@ -69,8 +69,26 @@ pub(super) async fn read(parts: &CoreParts, request: v1::ReadRequest) -> Result<
             is_full: false,
         };
         let mut scanned_bytes = 0;
+        let mut damage = None;
         while page.wants_more() && scanned_bytes < SCAN_BYTES {
-            let blocks = store.read_blocks(stream_id, page.position, FETCH_BYTES)?;
+            let blocks = match store.read_blocks(stream_id, page.position, FETCH_BYTES) {
+                // A page tells of one gap, which stands before its lines.
+                Err(StoreError::DamagedLines { .. }) if page.position > start || damage.is_some() => break,
+                Err(StoreError::DamagedLines {
+                    next_sequence, cause, ..
+                }) => {
+                    damage = Some(v1::Gap {
+                        stream_id,
+                        first_sequence: page.position,
+                        next_sequence: next_sequence.min(end),
+                        message: format!("these lines are damaged in the relay's store: {cause}"),
+                        reason: v1::GapReason::Damaged.into(),
+                    });
+                    page.position = next_sequence.min(end);
+                    continue;
+                }
+                blocks => blocks?,
+            };
             if blocks.is_empty() {
                 break;
             }
@@ -90,7 +108,9 @@ pub(super) async fn read(parts: &CoreParts, request: v1::ReadRequest) -> Result<
             first_sequence: wanted_from,
             next_sequence: bounds.first_sequence.min(end),
             message: "retention has removed these lines".to_owned(),
+            reason: v1::GapReason::Retention.into(),
         });
+        let gap = gap.or(damage);
         Ok((page.blocks, page.position.max(wanted_from.min(end)), gap))
     });
     let (blocks, next_sequence, gap) = page.await.map_err(|error| error.to_status())?;

@@ -15,7 +15,9 @@ impl ToStatus for StoreError {
     fn to_status(&self) -> Status {
         tracing::error!(error = %self, "a read failed");
         match self {
-            Self::Damaged { .. } => Status::data_loss(self.to_string()),
+            // Readers come again by themselves.
+            Self::Away => Status::unavailable(self.to_string()),
+            Self::Damaged { .. } | Self::DamagedLines { .. } => Status::data_loss(self.to_string()),
             _ => Status::internal(self.to_string()),
         }
     }

@@ -200,6 +200,7 @@ impl Subscription {
                 first_sequence: position,
                 next_sequence: bounds.first_sequence,
                 message: "retention has removed these lines".to_owned(),
+                reason: v1::GapReason::Retention.into(),
             })));
             position = bounds.first_sequence;
         }
@@ -261,7 +262,17 @@ impl Subscription {
         }
         let store = Arc::clone(&self.sources.store);
         let stream_id = stream.stream_id;
-        let blocks = in_store(move || store.read_blocks(stream_id, position, TURN_BYTES)).await?;
+        let page = in_store(move || store.read_blocks(stream_id, position, TURN_BYTES)).await;
+        let blocks = match page {
+            Err(StoreError::DamagedLines {
+                next_sequence, cause, ..
+            }) => {
+                let next_sequence = next_sequence.min(end);
+                self.push_damage(stream_id, position..next_sequence, &cause);
+                return Ok(next_sequence);
+            }
+            page => page?,
+        };
         if blocks.is_empty() {
             let place = format!("stream {stream_id}");
             let cause = format!("line {position} of {end} is missing");
@@ -273,12 +284,8 @@ impl Subscription {
                 break;
             }
             if block.first_sequence > reached {
-                self.push(Message::Gap(v1::Gap {
-                    stream_id,
-                    first_sequence: reached,
-                    next_sequence: block.first_sequence,
-                    message: "these lines are not stored any more".to_owned(),
-                }));
+                let lost = reached..block.first_sequence;
+                self.push_damage(stream_id, lost, "they are missing from the index");
             }
             reached = next_sequence(&block)
                 .map_err(|cause| ReadError::Block { stream_id, cause })?
@@ -287,6 +294,16 @@ impl Subscription {
             self.push_block(stream_id, block, None, position, end)?;
         }
         Ok(reached)
+    }
+
+    fn push_damage(&mut self, stream_id: u64, lost: std::ops::Range<u64>, cause: &str) {
+        self.push(Message::Gap(v1::Gap {
+            stream_id,
+            first_sequence: lost.start,
+            next_sequence: lost.end,
+            message: format!("these lines are damaged in the relay's store: {cause}"),
+            reason: v1::GapReason::Damaged.into(),
+        }));
     }
 
     /// Queues the wanted lines of a block: as it is when all are wanted and the reader can read it

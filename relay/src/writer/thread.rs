@@ -1,13 +1,13 @@
 //! The writer thread itself.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use millstream_proto::v1;
 use millstream_store::{LogStore, StoreError, StreamRecord, WriteOp};
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::Fsync;
@@ -37,10 +37,13 @@ pub(crate) struct WriterParts {
     pub(crate) fsync: Fsync,
     pub(crate) max_streams: usize,
     /// Why the store fails at the moment; `None` when it works.
-    pub(crate) trouble: Arc<Mutex<Option<String>>>,
-    /// Cancelled when the relay begins to stop: a store that fails is not waited for any longer.
+    pub(crate) trouble: Arc<watch::Sender<Option<String>>>,
+    /// Cancelled when the relay begins to stop: then a store that fails is not waited for.
     pub(crate) stop: CancellationToken,
 }
+
+/// The relay is stopping while the store fails. Nobody was acknowledged, so agents keep what is not stored.
+struct GaveUp;
 
 /// Runs until it is told to stop or every handle is gone. `runtime` only drives the timer.
 pub(crate) fn run(parts: WriterParts, mut queue: mpsc::Receiver<Command>, runtime: &Handle) {
@@ -50,7 +53,12 @@ pub(crate) fn run(parts: WriterParts, mut queue: mpsc::Receiver<Command>, runtim
         sessions: HashMap::new(),
         unsynced_since: None,
     };
-    while let Some(first) = thread.next_command(&mut queue, runtime) {
+    // Its end drops every command that still waits, and with it the answer that somebody waits for.
+    let _ = work(&mut thread, &mut queue, runtime);
+}
+
+fn work(thread: &mut Thread, queue: &mut mpsc::Receiver<Command>, runtime: &Handle) -> Result<(), GaveUp> {
+    while let Some(first) = thread.next_command(queue, runtime)? {
         let mut group = Group::default();
         let mut stop = None;
         let mut waiting = Some(first);
@@ -60,40 +68,24 @@ pub(crate) fn run(parts: WriterParts, mut queue: mpsc::Receiver<Command>, runtim
                 stop = Some(reply);
                 break;
             }
-            thread.stage(&mut group, command);
+            thread.stage(&mut group, command)?;
             commands += 1;
             if commands >= GROUP_COMMANDS || group.text_bytes >= GROUP_TEXT_BYTES {
                 break;
             }
             waiting = queue.try_recv().ok();
         }
-        let done = thread.finish(group);
-        if stop.is_none() && done.is_ok() {
-            continue;
-        }
-        if done.is_err() || thread.sync_until_done().is_err() {
-            tracing::warn!(
-                "stopping while the store fails; what it did not take was not acknowledged, and agents send it again"
-            );
-        }
-        queue.close();
-        let rest = std::iter::from_fn(|| queue.try_recv().ok());
-        let also_asked = rest.filter_map(|command| match command {
-            Command::Stop { reply } => Some(reply),
-            _ => None,
-        });
-        for reply in stop.into_iter().chain(also_asked) {
+        thread.finish(group)?;
+        if let Some(reply) = stop {
+            thread.sync_until_done()?;
+            queue.close();
             // The asker may have given up waiting.
             let _ = reply.send(());
+            return Ok(());
         }
-        return;
     }
-    // Every handle is gone; nobody is left to be told.
-    let _ = thread.sync_until_done();
+    thread.sync_until_done()
 }
-
-/// The store fails and the relay stops: what was asked for was not done.
-struct GaveUp;
 
 struct Thread {
     parts: WriterParts,
@@ -106,24 +98,25 @@ struct Thread {
 
 impl Thread {
     /// Waits for a command, and in between for the time to sync.
-    fn next_command(&mut self, queue: &mut mpsc::Receiver<Command>, runtime: &Handle) -> Option<Command> {
+    fn next_command(
+        &mut self,
+        queue: &mut mpsc::Receiver<Command>,
+        runtime: &Handle,
+    ) -> Result<Option<Command>, GaveUp> {
         loop {
             let (Fsync::Interval(interval), Some(since)) = (self.parts.fsync, self.unsynced_since) else {
-                return queue.blocking_recv();
+                return Ok(queue.blocking_recv());
             };
             let left = interval.saturating_sub(since.elapsed());
             let _inside = runtime.enter();
             match runtime.block_on(tokio::time::timeout(left, queue.recv())) {
-                Ok(command) => return command,
-                Err(_elapsed) => {
-                    // Giving up, it is the next command that ends the thread.
-                    let _ = self.sync_until_done();
-                }
+                Ok(command) => return Ok(command),
+                Err(_elapsed) => self.sync_until_done()?,
             }
         }
     }
 
-    fn stage(&mut self, group: &mut Group, command: Command) {
+    fn stage(&mut self, group: &mut Group, command: Command) -> Result<(), GaveUp> {
         match command {
             Command::OpenSession {
                 session,
@@ -131,7 +124,7 @@ impl Thread {
                 reply,
             } => self.open_session(group, &session, agent, reply),
             Command::CloseSession { session } => self.close_session(group, &session),
-            Command::OpenStream { open, reply } => self.open_stream(group, open, reply),
+            Command::OpenStream { open, reply } => self.open_stream(group, open, reply)?,
             Command::Append { append, permit } => {
                 group.permits.push(permit);
                 self.append(group, append);
@@ -140,6 +133,7 @@ impl Thread {
             Command::Barrier { reply } => group.after_sync.push(AfterSync::Barrier { reply }),
             Command::Stop { .. } => unreachable!("handled by the loop"),
         }
+        Ok(())
     }
 
     fn open_session(
@@ -187,9 +181,9 @@ impl Thread {
         group: &mut Group,
         open: OpenStream,
         reply: oneshot::Sender<Result<Opened, String>>,
-    ) {
+    ) -> Result<(), GaveUp> {
         if open.session.is_fenced() {
-            return;
+            return Ok(());
         }
         let stream = match self.parts.registry.find(&open.key) {
             Some(stream) => stream,
@@ -199,7 +193,7 @@ impl Thread {
                     "the relay holds {} streams, its limit; raise limits.max_streams or remove some",
                     self.parts.max_streams
                 )));
-                return;
+                return Ok(());
             }
             None => {
                 let record = StreamRecord {
@@ -218,12 +212,7 @@ impl Thread {
                     end: None,
                 };
                 // On its own, because the registry must not know a stream that is not stored.
-                if self
-                    .commit_until_done(&[WriteOp::PutStream(record.clone())])
-                    .is_err()
-                {
-                    return;
-                }
+                self.commit_until_done(&[WriteOp::PutStream(record.clone())])?;
                 self.parts.metrics.streams.add(1);
                 self.parts.registry.add(record)
             }
@@ -241,6 +230,7 @@ impl Thread {
             stream,
         };
         group.after_sync.push(AfterSync::Opened { reply, opened });
+        Ok(())
     }
 
     fn append(&mut self, group: &mut Group, append: Append) {
@@ -330,7 +320,7 @@ impl Thread {
         Ok(())
     }
 
-    /// Tries until the store takes it, or the relay stops. Nobody is acknowledged meanwhile, so nothing can be lost: agents
+    /// Tries until the store takes it. Nobody is acknowledged meanwhile, so nothing can be lost: agents
     /// keep what was not acknowledged, and the queue in front of the writer is bounded.
     fn commit_until_done(&mut self, operations: &[WriteOp]) -> Result<(), GaveUp> {
         // Cloning an operation counts references; it copies no text.
@@ -358,33 +348,40 @@ impl Thread {
         mut attempt: impl FnMut(&dyn LogStore) -> Result<(), StoreError>,
     ) -> Result<(), GaveUp> {
         let mut wait = RETRY.0;
-        let mut has_failed = false;
+        let mut told = String::new();
         while let Err(error) = attempt(&*self.parts.store) {
             self.parts.metrics.store_errors_total.add(1);
-            if !has_failed {
-                tracing::error!(%error, "cannot {what}; trying again until it works, acknowledging nothing");
-                has_failed = true;
+            let trouble = match error {
+                // It says all that an operator needs, and its first words are what dashboards look for.
+                StoreError::Full { .. } => error.to_string(),
+                _ => format!("cannot {what}: {error}"),
+            };
+            // A change of the kind of trouble is news, its numbers are not.
+            let kind = trouble.split(':').next().unwrap_or_default();
+            if told != kind {
+                tracing::error!("{trouble}; trying again until it works, acknowledging nothing");
+                kind.clone_into(&mut told);
             }
-            *self.parts.trouble.lock().unwrap_or_else(PoisonError::into_inner) =
-                Some(format!("cannot {what}: {error}"));
             for (_, session) in self.sessions.values() {
                 if let Some(session) = session.upgrade() {
                     session.throttle(v1::Throttle {
                         wait_ms: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX),
-                        reason: format!("the relay cannot {what}: {error}"),
+                        reason: trouble.clone(),
                     });
                 }
             }
+            self.parts.trouble.send_replace(Some(trouble));
             if self.parts.stop.is_cancelled() {
+                tracing::warn!("stopping while the store fails; agents keep what was not acknowledged");
                 return Err(GaveUp);
             }
             // The writer has nothing else to do, and its condition is the store's own success.
             std::thread::park_timeout(wait);
             wait = (wait * 2).min(RETRY.1);
         }
-        if has_failed {
+        if !told.is_empty() {
             tracing::info!("the store works again");
-            *self.parts.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            self.parts.trouble.send_replace(None);
         }
         Ok(())
     }

@@ -67,6 +67,9 @@ pub trait LogStore: Send + Sync + std::fmt::Debug + 'static {
 
     /// Applies all operations, in order, or none. On return readers see them and they survive a crash of
     /// this process; they survive a crash of the machine only after [`LogStore::sync`].
+    ///
+    /// A commit that failed may have been applied all the same. The caller repeats it, with the same
+    /// operations, until it succeeds, and commits nothing else before; what was applied is not applied again.
     fn commit(&self, ops: Vec<WriteOp>) -> Result<(), StoreError>;
 
     /// Makes every commit that returned before durable (fsync).
@@ -75,6 +78,9 @@ pub trait LogStore: Send + Sync + std::fmt::Debug + 'static {
     /// Blocks in order, beginning with the one that holds line `from` (which may start earlier) or, when
     /// that line is not stored any more, with the oldest after it. Stops before `max_bytes` of encoded
     /// blocks are exceeded, but returns at least one block when there is one. Empty at the head.
+    ///
+    /// Damage ends the page before it; when line `from` itself is damaged, the answer is
+    /// [`StoreError::DamagedLines`] with the place behind the damage, to go on from.
     fn read_blocks(&self, stream_id: u64, from: u64, max_bytes: usize) -> Result<Vec<v1::Block>, StoreError>;
 
     /// Sequence of the first line that was captured at or after the time (capture times of a stream are
@@ -85,6 +91,12 @@ pub trait LogStore: Send + Sync + std::fmt::Debug + 'static {
     /// large compressed ones. True: there is more to do now. Called from a thread of its own, beside
     /// commits and reads, which it must not disturb.
     fn maintain(&self) -> Result<bool, StoreError>;
+
+    /// Damage that was met since the store was opened, in words, place by place; the first ones when there is
+    /// very much.
+    fn damage(&self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// Bytes on disk, for metrics.
     fn disk_bytes(&self) -> u64;
@@ -99,21 +111,29 @@ pub enum StoreError {
         cause: String,
         cure: String,
     },
-    #[error(
-        "no room: {path} has {free_bytes} bytes free and keeps {min_free_bytes} in reserve (min_free_bytes); \
-         free some, nothing is lost meanwhile"
-    )]
-    Full {
-        path: String,
-        free_bytes: u64,
-        min_free_bytes: u64,
-    },
-    /// The disk did not take it (no space, an error). What was committed before stays; the store repairs itself
-    /// with the next write, when the disk allows.
-    #[error("store: {what}: {cause}; check the disk (space, errors), nothing is lost meanwhile")]
-    Write { what: String, cause: String },
+    /// No room on the disk. It works again as soon as there is.
+    #[error("disk full: {place}: {cause}; free some space, it goes on by itself")]
+    Full { place: String, cause: String },
+    /// For a moment, or until there is room on the disk.
+    #[error("store: it is being opened anew after a failure; try again")]
+    Away,
+    /// The caller's mistake; the store is as it was.
+    #[error("store: {what} is refused: {cause}")]
+    Refused { what: String, cause: String },
     #[error("store: {what}: {cause}")]
     Engine { what: String, cause: String },
     #[error("store: {place} is damaged: {cause}")]
     Damaged { place: String, cause: String },
+    /// These lines cannot be read; what is before and after them can be asked for.
+    #[error(
+        "store: stream {stream_id}, lines {first_sequence} to {} are damaged: {cause}; lines from \
+         {next_sequence} on can be read",
+        next_sequence.saturating_sub(1)
+    )]
+    DamagedLines {
+        stream_id: u64,
+        first_sequence: u64,
+        next_sequence: u64,
+        cause: String,
+    },
 }

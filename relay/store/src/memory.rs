@@ -60,7 +60,7 @@ impl Content {
                     heads.entry(record.stream_id).or_insert(known.next_sequence);
                 }
                 WriteOp::Append(op) => {
-                    let refuse = |cause: String| StoreError::Engine {
+                    let refuse = |cause: String| StoreError::Refused {
                         what: format!("append to stream {}", op.stream_id),
                         cause,
                     };

@@ -5,6 +5,7 @@
 //! | `store.lock` | locked by the process that uses the directory, with its process id |
 //! | `store.format` | format version and store id; written last when a store is created |
 //! | `engine/` | the engine's files |
+//! | `damaged/` | files of the engine as they were before damage was cut out of them; may be removed |
 //! | `engine.new/` | an engine that is being created; removed when that was interrupted |
 
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -47,7 +48,11 @@ impl DataDirectory {
             Err(TryLockError::WouldBlock) => return Err(in_use(path, &mut lock)),
             Err(TryLockError::Error(error)) => return Err(unusable(path, "cannot be locked", &error)),
         }
-        write_holder(&mut lock).map_err(|error| unusable(path, "cannot be written to", &error))?;
+        match write_holder(&mut lock) {
+            // Its readers need no room. That the next one is not told who is in the way is a small price.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {}
+            written => written.map_err(|error| unusable(path, "cannot be written to", &error))?,
+        }
         Ok(Self {
             path: path.to_owned(),
             _lock: lock,
@@ -56,6 +61,11 @@ impl DataDirectory {
 
     pub(crate) fn engine(&self) -> PathBuf {
         self.path.join("engine")
+    }
+
+    /// Where damaged files are kept for those who want to look at them.
+    pub(crate) fn damaged(&self) -> PathBuf {
+        self.path.join("damaged")
     }
 
     /// Id of the store in the directory; a new one is created when there is none. `create_engine` gets

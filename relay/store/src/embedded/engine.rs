@@ -66,6 +66,19 @@ impl Engine {
     }
 }
 
+impl Engine {
+    pub(crate) fn families(&self) -> [&Keyspace; 6] {
+        [
+            &self.streams,
+            &self.heads,
+            &self.block_index,
+            &self.block_bodies,
+            &self.frontiers,
+            &self.agents,
+        ]
+    }
+}
+
 impl std::fmt::Debug for Engine {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str("Engine")
@@ -80,8 +93,12 @@ pub(crate) fn engine_error(what: &str, error: &fjall::Error) -> StoreError {
             | fjall::LsmError::InvalidTag(_)
             | fjall::LsmError::InvalidTrailer
             | fjall::LsmError::InvalidHeader(_)
+            | fjall::LsmError::Decompress(_)
+            | fjall::LsmError::Utf8(_)
+            | fjall::LsmError::InvalidVersion(_)
             | fjall::LsmError::Unrecoverable,
         )
+        | fjall::Error::InvalidVersion(_)
         | fjall::Error::JournalRecovery(_)
         | fjall::Error::InvalidTag(_)
         | fjall::Error::InvalidTrailer
@@ -89,6 +106,30 @@ pub(crate) fn engine_error(what: &str, error: &fjall::Error) -> StoreError {
             place: what.to_owned(),
             cause: error.to_string(),
         },
+        fjall::Error::Poisoned => StoreError::Engine {
+            what: what.to_owned(),
+            cause: "an earlier write failed; the store is opened anew before the next one".to_owned(),
+        },
+        fjall::Error::Io(cause) | fjall::Error::Storage(fjall::LsmError::Io(cause)) if is_full(cause) => {
+            StoreError::Full {
+                place: what.to_owned(),
+                cause: cause.to_string(),
+            }
+        }
+        // A file that ends too early, or is gone.
+        fjall::Error::Io(cause) | fjall::Error::Storage(fjall::LsmError::Io(cause))
+            if matches!(
+                cause.kind(),
+                std::io::ErrorKind::UnexpectedEof
+                    | std::io::ErrorKind::NotFound
+                    | std::io::ErrorKind::InvalidData
+            ) =>
+        {
+            StoreError::Damaged {
+                place: what.to_owned(),
+                cause: cause.to_string(),
+            }
+        }
         _ => StoreError::Engine {
             what: what.to_owned(),
             cause: error.to_string(),
@@ -96,14 +137,7 @@ pub(crate) fn engine_error(what: &str, error: &fjall::Error) -> StoreError {
     }
 }
 
-/// An error of the engine while it wrote. It may refuse everything from now on.
-pub(crate) fn write_error(what: &str, error: &fjall::Error) -> StoreError {
-    StoreError::Write {
-        what: what.to_owned(),
-        cause: match error {
-            fjall::Error::Poisoned => "an earlier write failed".to_owned(),
-            fjall::Error::Io(cause) => cause.to_string(),
-            error => error.to_string(),
-        },
-    }
+fn is_full(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
 }

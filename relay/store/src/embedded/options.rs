@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::FreeSpace;
 
-/// A journal that is full, and what merging it takes.
+/// Memtables that wait to be written out, and what merging takes.
 const DEFAULT_MIN_FREE_BYTES: u64 = 128 << 20;
 
 /// Sizes and times of an [`crate::EmbeddedStore`].
@@ -30,13 +30,14 @@ pub struct EmbeddedOptions {
     pub settle_text_bytes: u64,
     /// Small blocks of a stream that got no line for so long are settled however few they are.
     pub settle_idle: Duration,
-    /// Of zstd, for settled blocks.
-    pub compression_level: i32,
-    /// No commit begins when the file system has less room than this: the reserve in which the engine merges
-    /// its files. 0 writes until nothing is left.
+    /// Free space of the disk, in bytes, below which nothing more is taken: the engine needs room to write out
+    /// what it has taken already and to merge files, which is what frees space. 0: take lines until the disk
+    /// is full.
     pub min_free_bytes: u64,
     /// Tells how much room there is.
     pub free_space: FreeSpace,
+    /// Of zstd, for settled blocks.
+    pub compression_level: i32,
     /// Tells how long a stream has been idle.
     pub clock: Clock,
 }
@@ -50,9 +51,9 @@ impl Default for EmbeddedOptions {
             worker_threads: 2,
             settle_text_bytes: 512 << 10,
             settle_idle: Duration::from_secs(30),
-            compression_level: 3,
             min_free_bytes: DEFAULT_MIN_FREE_BYTES,
             free_space: FreeSpace::default(),
+            compression_level: 3,
             clock: Clock::default(),
         }
     }

@@ -167,21 +167,119 @@ impl<'a> View<'a> {
         from: u64,
         max_bytes: usize,
     ) -> Result<Vec<v1::Block>, StoreError> {
+        let mut blocks = Vec::new();
+        match self.read_until_damage(stream_id, from, max_bytes, &mut blocks) {
+            Ok(()) if blocks.is_empty() => match self.head(stream_id)? {
+                Some(head) if head.next_sequence > from => Err(StoreError::DamagedLines {
+                    stream_id,
+                    first_sequence: from,
+                    next_sequence: head.next_sequence,
+                    cause: "they are missing from the index".to_owned(),
+                }),
+                _ => Ok(blocks),
+            },
+            // The next call begins there.
+            Err(StoreError::Damaged { .. } | StoreError::DamagedLines { .. }) if !blocks.is_empty() => {
+                Ok(blocks)
+            }
+            // A part of the index is damaged, and with it the lines that only this part knows of.
+            Err(StoreError::Damaged { cause, .. }) => Err(StoreError::DamagedLines {
+                stream_id,
+                first_sequence: from,
+                next_sequence: self.first_readable_after(stream_id, from)?,
+                cause,
+            }),
+            Err(error) => Err(error),
+            Ok(()) => Ok(blocks),
+        }
+    }
+
+    fn read_until_damage(
+        &self,
+        stream_id: u64,
+        from: u64,
+        max_bytes: usize,
+        blocks: &mut Vec<v1::Block>,
+    ) -> Result<(), StoreError> {
         let start = match self.block_at(stream_id, from)? {
             Some((key, index)) if index.next_sequence > from => key.first_sequence,
             _ => from,
         };
-        let mut blocks = Vec::new();
+        let mut reached = start;
         let mut total_bytes = 0_usize;
         for found in self.blocks(stream_id, start..=u64::MAX) {
             let (key, index) = found?;
+            if key.first_sequence < reached {
+                // A settled block has these lines too; that they were replaced was lost with a damaged
+                // part of the journal.
+                continue;
+            }
+            if key.first_sequence > reached {
+                // A hole. Above the oldest stored line nothing is ever removed on purpose.
+                let oldest = self.head(stream_id)?.map_or(0, |head| head.first_sequence);
+                match blocks.is_empty() {
+                    false => break,
+                    true if reached < oldest => {}
+                    true => {
+                        return Err(StoreError::DamagedLines {
+                            stream_id,
+                            first_sequence: reached,
+                            next_sequence: key.first_sequence,
+                            cause: "they are missing from the index".to_owned(),
+                        });
+                    }
+                }
+            }
             total_bytes = total_bytes.saturating_add(index.stored_bytes as usize);
             if !blocks.is_empty() && total_bytes > max_bytes {
                 break;
             }
-            blocks.push(self.load(key, &index)?);
+            let block = self.load(key, &index).map_err(|error| match error {
+                StoreError::Damaged { cause, .. } => StoreError::DamagedLines {
+                    stream_id,
+                    first_sequence: key.first_sequence.max(from),
+                    next_sequence: index.next_sequence,
+                    cause,
+                },
+                other => other,
+            })?;
+            reached = index.next_sequence;
+            blocks.push(block);
         }
-        Ok(blocks)
+        Ok(())
+    }
+
+    /// First line behind a damaged part of the index that holds line `from`, or the head when there is none.
+    /// A damaged part is one range of keys, so that asking behind it works again.
+    fn first_readable_after(&self, stream_id: u64, from: u64) -> Result<u64, StoreError> {
+        let head = self.head(stream_id)?.map_or(from, |head| head.next_sequence);
+        let entry_from = |sequence: u64| self.blocks(stream_id, sequence..=u64::MAX).next().transpose();
+        let (mut bad, mut step) = (from, 1_u64);
+        // Ever larger steps until something can be read.
+        let mut good = loop {
+            let place = bad.saturating_add(step);
+            if place >= head {
+                break head;
+            }
+            match entry_from(place) {
+                Err(StoreError::Damaged { .. }) => bad = place,
+                Ok(_) => break place,
+                Err(error) => return Err(error),
+            }
+            step = step.saturating_mul(2);
+        };
+        while bad + 1 < good {
+            let middle = bad + (good - bad) / 2;
+            match entry_from(middle) {
+                Err(StoreError::Damaged { .. }) => bad = middle,
+                Ok(_) => good = middle,
+                Err(error) => return Err(error),
+            }
+        }
+        match entry_from(good) {
+            Ok(Some((key, _))) => Ok(key.first_sequence.max(from + 1)),
+            _ => Ok(head.max(from + 1)),
+        }
     }
 
     /// See [`crate::LogStore::seek_time`]. Looks at index entries only, but for the one block that holds

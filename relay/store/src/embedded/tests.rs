@@ -191,20 +191,31 @@ fn a_damaged_block_is_named_and_does_not_stop_the_others_from_settling() {
         stream_id: 1,
         first_sequence: 40,
     });
-    let get = |engine: &Engine| Ok(engine.block_index.get(key).unwrap().unwrap().to_vec());
-    let mut value = store.engine.with(get).unwrap();
-    *value.last_mut().unwrap() ^= 1;
-    store
-        .engine
-        .with(|engine| {
-            engine.block_index.insert(key, value).unwrap();
-            Ok(())
-        })
-        .unwrap();
+    let damage = |engine: &Engine| {
+        let mut value = engine.block_index.get(key).unwrap().unwrap().to_vec();
+        *value.last_mut().unwrap() ^= 1;
+        engine.block_index.insert(key, value).unwrap();
+        Ok(())
+    };
+    store.home.with(damage).unwrap();
 
     let error = store.read_blocks(1, 45, 1000).unwrap_err();
-    assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
-    assert!(error.to_string().contains("stream 1, lines 40 to 49"), "{error}");
+    assert!(
+        matches!(
+            error,
+            StoreError::DamagedLines {
+                next_sequence: 50,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    assert!(error.to_string().contains("stream 1, lines 45 to 49"), "{error}");
+    assert_eq!(
+        store.read_blocks(1, 35, usize::MAX).unwrap().len(),
+        1,
+        "what is before is read"
+    );
     let mut failures = 0;
     loop {
         match store.maintain() {
@@ -308,7 +319,53 @@ fn an_interrupted_creation_is_done_again() {
 }
 
 #[test]
-fn a_full_disk_refuses_commits_serves_reads_and_goes_on_when_there_is_room() {
+fn a_commit_that_was_applied_although_it_failed_is_not_applied_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    store.commit(vec![WriteOp::PutStream(stream(1))]).unwrap();
+    let ops = vec![
+        WriteOp::Append(append(1, 0, 10)),
+        WriteOp::Append(append(1, 10, 5)),
+    ];
+    store.commit(ops.clone()).unwrap();
+    // As after a write that reached the journal and then failed.
+    *store.writing() = Writing {
+        failure: Some(Failure::Commit),
+        is_in_doubt: true,
+    };
+    store.commit(ops.clone()).unwrap();
+    check_lines(&store, 1, 0, 15, 0);
+    // Only the repetition is forgiven.
+    let error = store.commit(ops).unwrap_err();
+    assert!(matches!(error, StoreError::Refused { .. }), "{error}");
+    store.commit(vec![WriteOp::Append(append(1, 15, 1))]).unwrap();
+    check_lines(&store, 1, 0, 16, 0);
+}
+
+#[test]
+fn after_a_failed_sync_everything_is_written_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    store.commit(vec![WriteOp::PutStream(stream(1))]).unwrap();
+    store.commit(vec![WriteOp::Append(append(1, 0, 10))]).unwrap();
+    let tables = |store: &EmbeddedStore| {
+        let count = |engine: &Engine| {
+            let families = engine.families();
+            Ok(families.iter().map(|family| family.table_count()).sum::<usize>())
+        };
+        store.home.with(count).unwrap()
+    };
+    assert_eq!(tables(&store), 0, "the lines stand in the journal only");
+    store.writing().failure = Some(Failure::Sync);
+    store.sync().unwrap();
+    assert!(tables(&store) > 0);
+    check_lines(&store, 1, 0, 10, 0);
+    store.commit(vec![WriteOp::Append(append(1, 10, 10))]).unwrap();
+    check_lines(&store, 1, 0, 20, 0);
+}
+
+#[test]
+fn below_the_floor_nothing_is_taken_and_everything_can_be_read() {
     let dir = tempfile::tempdir().unwrap();
     let free = Arc::new(AtomicU64::new(u64::MAX));
     let options = EmbeddedOptions {
@@ -320,41 +377,17 @@ fn a_full_disk_refuses_commits_serves_reads_and_goes_on_when_there_is_room() {
         ..EmbeddedOptions::default()
     };
     let store = EmbeddedStore::open(dir.path(), options).unwrap();
-    let commit = |number| store.commit(vec![put_agent(number)]);
-    commit(1).unwrap();
+    store.commit(vec![WriteOp::PutStream(stream(1))]).unwrap();
+    store.commit(vec![WriteOp::Append(append(1, 0, 10))]).unwrap();
     free.store(999, Ordering::Relaxed);
-    let error = commit(2).unwrap_err();
-    assert!(
-        matches!(error, StoreError::Full { free_bytes: 999, .. }),
-        "{error}"
-    );
+    let refused = vec![WriteOp::Append(append(1, 10, 10))];
+    let error = store.commit(refused.clone()).unwrap_err();
+    assert!(matches!(error, StoreError::Full { .. }), "{error}");
+    assert!(error.to_string().starts_with("disk full: "), "{error}");
+    assert!(error.to_string().contains("999 bytes are free"), "{error}");
     assert!(error.to_string().contains("min_free_bytes"), "{error}");
-    assert_eq!(store.load_agents().unwrap().len(), 1);
+    check_lines(&store, 1, 0, 10, 0);
     free.store(1000, Ordering::Relaxed);
-    commit(2).unwrap();
-    assert_eq!(store.load_agents().unwrap().len(), 2);
-}
-
-#[test]
-fn an_engine_that_broke_is_opened_again_by_the_next_write_and_has_everything() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
-    store.commit(vec![put_agent(1)]).unwrap();
-    let broken: Result<(), _> = store.engine.write(|_, _| {
-        Err(StoreError::Write {
-            what: "commit".to_owned(),
-            cause: "no space left on device".to_owned(),
-        })
-    });
-    assert!(broken.unwrap_err().to_string().contains("check the disk"));
-    store.commit(vec![put_agent(2)]).unwrap();
-    store.sync().unwrap();
-    assert_eq!(store.load_agents().unwrap().len(), 2);
-}
-
-fn put_agent(number: u32) -> WriteOp {
-    WriteOp::PutAgent(v1::Agent {
-        agent_id: format!("agent{number}"),
-        ..v1::Agent::default()
-    })
+    store.commit(refused).unwrap();
+    check_lines(&store, 1, 0, 20, 0);
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use fjall::{OwnedWriteBatch, PersistMode};
 use millstream_proto::v1;
 
-use super::engine::{Engine, engine_error, write_error};
+use super::engine::{Engine, engine_error};
 use super::kv::block_index::{BlockIndex, BlockKey, INLINE_MAX_BYTES};
 use super::kv::head::Head;
 use super::kv::{self, agent, block_body, block_index, head, stream};
@@ -27,16 +27,15 @@ pub(crate) enum Event {
     },
 }
 
-/// Applies all operations or none. The caller sees to it that only one commit runs at a time. `may_be_there`: the
-/// same operations failed before, and may have been applied all the same.
+/// Applies all operations or none. The caller sees to it that only one commit runs at a time. `is_in_doubt`:
+/// the operations may be there already, from an attempt that failed.
 pub(crate) fn commit(
     engine: &Engine,
     ops: Vec<WriteOp>,
-    may_be_there: bool,
+    is_in_doubt: bool,
 ) -> Result<Vec<Event>, StoreError> {
     let mut commit = Commit {
         engine,
-        may_be_there,
         batch: engine.database.batch().durability(Some(PersistMode::Buffer)),
         heads: HashMap::new(),
         streams: HashMap::new(),
@@ -46,6 +45,7 @@ pub(crate) fn commit(
     for op in ops {
         match op {
             WriteOp::PutStream(record) => commit.put_stream(&record)?,
+            WriteOp::Append(append) if is_in_doubt && commit.has(&append)? => {}
             WriteOp::Append(append) => commit.append(&append)?,
             WriteOp::PutAgent(record) => {
                 commit.agents.insert(record.agent_id.clone(), record);
@@ -59,7 +59,6 @@ pub(crate) fn commit(
 /// a key in a batch, and which one is not defined.
 struct Commit<'a> {
     engine: &'a Engine,
-    may_be_there: bool,
     batch: OwnedWriteBatch,
     heads: HashMap<u64, Head>,
     streams: HashMap<u64, Vec<u8>>,
@@ -88,24 +87,26 @@ impl Commit<'_> {
         Ok(())
     }
 
+    /// Whether the lines were committed before. Each line has its place for ever, so the head tells.
+    fn has(&mut self, op: &AppendOp) -> Result<bool, StoreError> {
+        let next_sequence = op.block.first_sequence + u64::from(op.block.line_count);
+        let head = self.head(op.stream_id)?;
+        Ok(head.is_some_and(|head| next_sequence <= head.next_sequence))
+    }
+
     fn append(&mut self, op: &AppendOp) -> Result<(), StoreError> {
         let stream_id = op.stream_id;
-        let refuse = |cause: String| StoreError::Engine {
+        let refuse = |cause: String| StoreError::Refused {
             what: format!("append to stream {stream_id}"),
             cause,
         };
-        let may_be_there = self.may_be_there;
         let Some(head) = self.head(stream_id)? else {
             return Err(refuse("the stream was never put".to_owned()));
         };
         let block = &op.block;
-        if may_be_there && block.first_sequence + u64::from(block.line_count) <= head.next_sequence {
-            return Ok(());
-        }
         if block.first_sequence != head.next_sequence {
             return Err(refuse(format!(
-                "the block begins at line {}, the stream stands at {}; restart the relay, and agents send again \
-                 what the store does not have",
+                "the block begins at line {}, the stream stands at {}",
                 block.first_sequence, head.next_sequence
             )));
         }
@@ -183,7 +184,7 @@ impl Commit<'_> {
         }
         self.batch
             .commit()
-            .map_err(|error| write_error("commit", &error))?;
+            .map_err(|error| engine_error("commit", &error))?;
         Ok(self.events)
     }
 }
@@ -208,7 +209,7 @@ pub(crate) fn put_block(
         first_time_unix_us: block.first_time_unix_us,
         last_time_unix_us,
         text_bytes: block.text_bytes,
-        stored_bytes: u32::try_from(encoded.len()).map_err(|_| StoreError::Engine {
+        stored_bytes: u32::try_from(encoded.len()).map_err(|_| StoreError::Refused {
             what: format!("append to stream {stream_id}"),
             cause: format!("a block of {} bytes is too large", encoded.len()),
         })?,

@@ -119,6 +119,20 @@ describe("one stream", () => {
     expect(service.tails[1]?.positions.map((each) => each.nextSequence)).toEqual([10n]);
   });
 
+  test("goes on by cursor when the connection breaks before the first line came", async () => {
+    const service = new FakeLogService();
+    service.add(1, numbered(10));
+    service.hangUps = 1;
+    const feed = open(service, [1]);
+    await until(() => expect(feed.phase.kind).toBe("reconnecting"));
+    expect(feed.rows).toHaveLength(0);
+    service.append(1, numbered(5, 10));
+    feed.retryNow();
+    await until(() => expect(feed.phase.kind).toBe("live"));
+    expect(service.tails[1]?.start.case).toBe("cursor");
+    expect(sequences(feed)).toEqual(dense(0, 15));
+  });
+
   test("joins partial lines into one row, also across blocks and across a page's edge", async () => {
     const service = new FakeLogService();
     service.add(1, [{ text: "before" }, { text: "10 %", partial: true }]);

@@ -62,7 +62,7 @@ export class TailSession {
   /** Runs until it is stopped, every stream has ended, or nothing can be done. Never rejects. */
   async run(): Promise<void> {
     while (!this.#stop.signal.aborted) {
-      const resumes = this.#positions.size > 0;
+      const resumes = this.#cursor !== null || this.#positions.size > 0;
       this.#listener.phase({ kind: resumes ? "resuming" : "connecting" });
       try {
         await this.#follow();

@@ -14,6 +14,8 @@ export class FakeLogService {
   readonly streams = new Map<number, FakeStream>();
   readonly tails: TailRequest[] = [];
   reads = 0;
+  /** Calls of Tail to end after their first heartbeat. */
+  hangUps = 0;
   /** Ends every open call with this error once. */
   #break: ConnectError | null = null;
   readonly #changes = new EventTarget();
@@ -77,9 +79,15 @@ export class FakeLogService {
       const { lines } = this.#find(id);
       const position = request.positions.find((each) => Number(each.streamId) === id);
       const last = request.start.case === "lastLines" ? Number(request.start.value) : 0;
-      next.set(id, position ? Number(position.nextSequence) : Math.max(0, lines.length - last));
-      yield { message: { case: "stream" as const, value: describe(id) } };
+      const known = request.start.case === "cursor" ? placesOf(request.start.value).get(id) : undefined;
+      next.set(id, position ? Number(position.nextSequence) : (known ?? Math.max(0, lines.length - last)));
     }
+    yield { message: { case: "heartbeat" as const, value: { cursor: cursorOf(next) } } };
+    if (this.hangUps > 0) {
+      this.hangUps -= 1;
+      return;
+    }
+    for (const id of next.keys()) yield { message: { case: "stream" as const, value: describe(id) } };
     let isCaughtUp = false;
     while (!signal.aborted) {
       for (const [id, from] of next) {
@@ -93,7 +101,7 @@ export class FakeLogService {
           yield { message: { case: "streamEnded" as const, value: { streamId: BigInt(id), nextSequence: BigInt(lines.length), end } } };
         }
       }
-      if (!isCaughtUp) yield { message: { case: "caughtUp" as const, value: { cursor: new Uint8Array([7]) } } };
+      if (!isCaughtUp) yield { message: { case: "caughtUp" as const, value: { cursor: cursorOf(next) } } };
       isCaughtUp = true;
       await new Promise((resolve) => {
         this.#changes.addEventListener("change", resolve, { once: true });
@@ -116,4 +124,12 @@ export class FakeLogService {
   #notify(): void {
     this.#changes.dispatchEvent(new Event("change"));
   }
+}
+
+function cursorOf(places: ReadonlyMap<number, number>): Uint8Array<ArrayBuffer> {
+  return new TextEncoder().encode(JSON.stringify([...places]));
+}
+
+function placesOf(cursor: Uint8Array): Map<number, number> {
+  return new Map(JSON.parse(new TextDecoder().decode(cursor)) as [number, number][]);
 }
