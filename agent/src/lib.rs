@@ -1,6 +1,7 @@
 //! The Millstream agent: sends the lines of files and commands of one host to a relay.
 //!
-//! In the order in which data flows: [`sources`] read files and processes, [`lines`] cuts bytes into lines,
+//! In the order in which data flows: [`sources`] read files and processes, [`runs`] holds commands
+//! apart from the agent with their output in a [`spool`], [`lines`] cuts bytes into lines,
 //! [`outbox`] builds blocks and holds them until they are durable, [`uplink`] carries them to the relay.
 //! Around them, [`config`] turns flags, environment and file into validated settings, [`identity`] says who
 //! this agent is, [`supervisor`] keeps sources running, and [`agent`] puts it together; [`wrap`] does the same
@@ -12,7 +13,9 @@ pub mod config;
 pub mod identity;
 pub mod lines;
 pub mod outbox;
+pub mod runs;
 pub mod sources;
+pub mod spool;
 pub mod supervisor;
 pub mod uplink;
 pub mod wrap;

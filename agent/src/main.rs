@@ -1,6 +1,7 @@
 //! `millstream-agent`: parses the command line, builds what it asks for, runs it, and exits with its status.
 
 use std::io::IsTerminal;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use millstream_agent::agent::{self, AgentConfig};
 use millstream_agent::config::Settings;
 use millstream_agent::config::cli::{Cli, Command};
 use millstream_agent::identity::{Identity, ephemeral_id};
+use millstream_agent::runs::{Runs, supervise};
 use millstream_agent::sources::registry;
 use millstream_agent::uplink::UplinkConfig;
 use millstream_agent::wrap::{self, WrapConfig};
@@ -30,6 +32,9 @@ fn main() -> ExitCode {
     if matches!(cli.command, Some(Command::Sources)) {
         print!("{}", registry::describe());
         return ExitCode::SUCCESS;
+    }
+    if let Some(Command::SuperviseRun { directory }) = &cli.command {
+        return supervise_run(directory);
     }
     let settings = match Settings::load(&cli.global) {
         Ok(settings) => settings,
@@ -69,12 +74,24 @@ fn main() -> ExitCode {
                     Err(error) => say(&error, FAILURE),
                 }
             }
-            Some(Command::Sources | Command::CheckConfig) => 0,
+            Some(Command::Sources | Command::CheckConfig | Command::SuperviseRun { .. }) => 0,
         }
     });
     // A thread may still sit in a read of standard input; it cannot be interrupted and holds nothing.
     runtime.shutdown_background();
     ExitCode::from(status)
+}
+
+/// The process that holds one run.
+fn supervise_run(directory: &Path) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime.and_then(|runtime| runtime.block_on(supervise::run(directory))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(
+            &format!("cannot hold the run in {}: {error}", directory.display()),
+            FAILURE,
+        ),
+    }
 }
 
 async fn run(settings: Settings) -> u8 {
@@ -94,8 +111,16 @@ async fn run(settings: Settings) -> u8 {
                 return say(&format!("cannot catch signals: {error}"), FAILURE);
             }
         };
+    let runs = match Runs::open(&settings.data_dir, "/proc/self/exe".into()) {
+        Ok(runs) => runs,
+        Err(error) => {
+            let place = settings.data_dir.join("runs");
+            return say(&format!("cannot use {}: {error}", place.display()), FAILURE);
+        }
+    };
     let stop = CancellationToken::new();
     let config = AgentConfig {
+        runs,
         uplink: uplink_config(&settings, identity.agent_id.clone()),
         sources: settings.sources,
     };

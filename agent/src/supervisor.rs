@@ -9,6 +9,7 @@ use tracing::{error, info, warn};
 
 use crate::backoff::Backoff;
 use crate::outbox::Outbox;
+use crate::runs::Runs;
 use crate::sources::{self, SourceConfig, SourceContext, SourceError};
 
 const FIRST_WAIT: Duration = Duration::from_millis(500);
@@ -23,7 +24,7 @@ struct Supervised {
 }
 
 /// Runs every source until `stop` is cancelled and all have returned.
-pub async fn run(sources: Vec<SourceConfig>, outbox: Outbox, stop: CancellationToken) {
+pub async fn run(sources: Vec<SourceConfig>, outbox: Outbox, runs: Runs, stop: CancellationToken) {
     let mut tasks: JoinSet<Result<(), SourceError>> = JoinSet::new();
     let mut running: HashMap<Id, Supervised> = HashMap::new();
     for config in sources {
@@ -39,6 +40,7 @@ pub async fn run(sources: Vec<SourceConfig>, outbox: Outbox, stop: CancellationT
             supervised,
             Duration::ZERO,
             &outbox,
+            &runs,
             &stop,
         );
     }
@@ -73,7 +75,7 @@ pub async fn run(sources: Vec<SourceConfig>, outbox: Outbox, stop: CancellationT
             "source {name} failed: {failure}; starting it again in {:.1} s",
             wait.as_secs_f64()
         );
-        start(&mut tasks, &mut running, supervised, wait, &outbox, &stop);
+        start(&mut tasks, &mut running, supervised, wait, &outbox, &runs, &stop);
     }
     // Without sources there is nothing to wait for but the stop.
     stop.cancelled().await;
@@ -85,12 +87,14 @@ fn start(
     mut supervised: Supervised,
     wait: Duration,
     outbox: &Outbox,
+    runs: &Runs,
     stop: &CancellationToken,
 ) {
     let context = SourceContext {
         name: supervised.config.name.clone(),
         labels: supervised.config.labels.clone(),
         outbox: outbox.clone(),
+        runs: runs.clone(),
         stop: stop.clone(),
     };
     let kind = supervised.config.kind.clone();

@@ -96,6 +96,9 @@ pub enum Command {
     Sources,
     /// Checks the configuration and exits.
     CheckConfig,
+    /// Holds one run; started by the agent.
+    #[command(hide = true)]
+    SuperviseRun { directory: PathBuf },
 }
 
 fn parse_label(text: &str) -> Result<(String, String), String> {

@@ -14,12 +14,16 @@ use crate::sources::file::FileSettings;
 use crate::sources::process::{CommandSpec, PtySize};
 use crate::sources::tail::TailSettings;
 use crate::sources::{SourceConfig, SourceKind, Start};
+use crate::spool::MIN_SPOOL_BYTES;
 
 /// Terminal of a command that nobody looks at: as wide as build tools lay out their progress for.
 const UNATTENDED_PTY: PtySize = PtySize {
     rows: 50,
     columns: 160,
 };
+
+/// Disk for the output of one run that the relay has not stored yet, bytes.
+const DEFAULT_SPOOL_BYTES: u64 = 1 << 30;
 
 #[derive(Debug, Deserialize)]
 struct RawSource<T> {
@@ -69,6 +73,9 @@ struct RawExec {
     restart: Restart,
     restart_delay: Option<String>,
     restart_limit: Option<String>,
+    spool_max_bytes: Option<u64>,
+    #[serde(default)]
+    stop_with_agent: bool,
 }
 
 /// # Errors
@@ -143,6 +150,12 @@ fn exec_settings(raw: RawExec) -> Result<ExecSettings, String> {
     if raw.command.is_empty() {
         return Err("command is empty; write it as a list, for example [\"make\", \"-j4\"]".to_owned());
     }
+    let spool_max_bytes = raw.spool_max_bytes.unwrap_or(DEFAULT_SPOOL_BYTES);
+    if spool_max_bytes < MIN_SPOOL_BYTES {
+        return Err(format!(
+            "spool_max_bytes has to be at least {MIN_SPOOL_BYTES} (1 MiB)"
+        ));
+    }
     let command = CommandSpec {
         argv: raw.command,
         cwd: raw.cwd,
@@ -155,6 +168,8 @@ fn exec_settings(raw: RawExec) -> Result<ExecSettings, String> {
         restart: raw.restart,
         restart_delay: duration("restart_delay", raw.restart_delay.as_deref(), "1s")?,
         restart_limit: duration("restart_limit", raw.restart_limit.as_deref(), "1m")?,
+        spool_max_bytes,
+        stop_with_agent: raw.stop_with_agent,
     })
 }
 

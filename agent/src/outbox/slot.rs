@@ -85,6 +85,10 @@ pub(super) struct Slot {
     /// Window taken by sent blocks, bytes.
     pub(super) in_flight_bytes: usize,
     pub(super) end: Option<End>,
+    /// The latest checkpoint that the relay holds durably.
+    pub(super) durable_checkpoint: Bytes,
+    /// The relay holds the stream, with its end.
+    pub(super) ended: bool,
     pub(super) writer_gone: bool,
     /// It is in the round robin.
     pub(super) queued: bool,
@@ -111,6 +115,8 @@ impl Slot {
             held_bytes: 0,
             in_flight_bytes: 0,
             end: None,
+            durable_checkpoint: Bytes::new(),
+            ended: false,
             writer_gone: false,
             queued: false,
             reopen_at: None,
@@ -205,6 +211,7 @@ impl Slot {
     pub(super) fn opened(&mut self, next_sequence: u64, checkpoint: &Bytes, ended: bool) {
         self.open = true;
         if ended {
+            self.ended = true;
             if let Some(end) = &mut self.end {
                 // The end was stored, its acknowledgement was lost with the session before.
                 end.acked = true;
@@ -231,6 +238,8 @@ impl Slot {
             self.discard_all();
             self.next_sequence = next_sequence;
             self.rewound = true;
+            // It comes again, behind the lines that are read again.
+            self.end = None;
         } else {
             self.renumber(first_held, next_sequence);
         }
@@ -242,6 +251,7 @@ impl Slot {
 
     pub(super) fn acked(&mut self, next_sequence: u64, ended: bool) {
         self.drop_below(next_sequence);
+        self.ended |= ended;
         if ended && let Some(end) = &mut self.end {
             end.acked = true;
         }
@@ -285,6 +295,7 @@ impl Slot {
         self.writer_gone = false;
         self.dead = None;
         self.end = None;
+        self.ended = false;
         self.known = false;
         self.position = None;
         self.rewound = false;
@@ -349,7 +360,11 @@ impl Slot {
             if front.stage == Stage::Sent {
                 self.in_flight_bytes -= front.window_bytes();
             }
-            self.held.pop_front();
+            if let Some(stored) = self.held.pop_front()
+                && !stored.checkpoint.is_empty()
+            {
+                self.durable_checkpoint = stored.checkpoint;
+            }
         }
     }
 

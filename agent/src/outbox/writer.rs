@@ -74,9 +74,23 @@ impl StreamWriter {
         &self,
         piece: &Piece<'_>,
         channel: v1::Channel,
+        checkpoint_after: impl FnMut(usize) -> Bytes,
+    ) -> Result<(), WriteError> {
+        self.push_at(piece, channel, now_unix_us(), checkpoint_after)
+            .await
+    }
+
+    /// [`StreamWriter::push`] of text that was captured at another time than now.
+    ///
+    /// # Errors
+    /// As [`StreamWriter::push`].
+    pub async fn push_at(
+        &self,
+        piece: &Piece<'_>,
+        channel: v1::Channel,
+        time_unix_us: i64,
         mut checkpoint_after: impl FnMut(usize) -> Bytes,
     ) -> Result<(), WriteError> {
-        let time_unix_us = now_unix_us();
         let (text, partial) = match piece {
             Piece::Lines(text) => (*text, false),
             Piece::Partial(text) => (*text, true),
@@ -131,6 +145,35 @@ impl StreamWriter {
         let checkpoint = checkpoint.unwrap_or(NO_CHECKPOINT);
         self.push(&Piece::Lines(&line), v1::Channel::Notice, |_| checkpoint.clone())
             .await
+    }
+
+    /// The latest checkpoint that the relay has acknowledged to this writer; empty when there is none.
+    #[must_use]
+    pub fn durable_checkpoint(&self) -> Bytes {
+        let state = self.outbox.lock();
+        let slot = state.slots.get(&self.slot);
+        slot.map(|slot| slot.durable_checkpoint.clone())
+            .unwrap_or_default()
+    }
+
+    /// The relay holds the stream with its end: nothing is left to do.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        let state = self.outbox.lock();
+        state.slots.get(&self.slot).is_some_and(|slot| slot.ended)
+    }
+
+    /// Whether the source may go on.
+    ///
+    /// # Errors
+    /// When it has to go back, or to stop.
+    pub fn check_now(&self) -> Result<(), WriteError> {
+        self.check(&mut self.outbox.lock())
+    }
+
+    /// Waits for the relay's next word on this stream: an acknowledgement, a refusal, a new position.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
     }
 
     /// No line follows, ever.

@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 use millstream_proto::v1;
 use tracing::{info, warn};
 
-use super::process::{self, CommandSpec, Tee};
+use super::process::{self, CommandSpec};
 use super::{SourceContext, SourceError};
 use crate::backoff::Backoff;
 use crate::outbox::{Outbox, PROCESS_HOLD_BYTES, StreamSpec, StreamWriter, now_unix_us};
+use crate::runs::follow::{Followed, follow};
+use crate::runs::{Description, RunDir};
 
 /// A run of at least this length starts the waits between restarts over.
 const STEADY_RUN: Duration = Duration::from_secs(60);
@@ -34,17 +36,34 @@ pub struct ExecSettings {
     /// Wait before the first restart; doubles up to `restart_limit` while runs are short.
     pub restart_delay: Duration,
     pub restart_limit: Duration,
+    /// Bound of the disk spool of each run, bytes.
+    pub spool_max_bytes: u64,
+    /// Stop the run when the agent stops, rather than leave it to the next start.
+    pub stop_with_agent: bool,
 }
 
-/// Runs the command under its restart policy.
+/// Runs the command under its restart policy. Runs that an earlier agent left are adopted first; one that lived
+/// or ended in order meanwhile is this start's run.
 pub(super) async fn run(context: SourceContext, settings: &ExecSettings) -> Result<(), SourceError> {
     let mut backoff = Backoff::new(
         settings.restart_delay,
         settings.restart_limit.max(settings.restart_delay),
     );
+    let mut adopted = None;
+    for left in context.runs.take_left(&context.name) {
+        info!("source {}: adopts run {}", context.name, left.description.run_id);
+        adopted = match follow_run(&context, settings, &left).await {
+            Followed::Ended { success } => Some(success),
+            Followed::Lost => None,
+            Followed::Left => return Ok(()),
+        };
+    }
     loop {
         let began = Instant::now();
-        let success = run_once(&context, settings).await;
+        let success = match adopted.take() {
+            Some(success) => success,
+            None => run_once(&context, settings).await,
+        };
         let again = match settings.restart {
             Restart::Never => false,
             Restart::OnFailure => !success,
@@ -66,53 +85,45 @@ pub(super) async fn run(context: SourceContext, settings: &ExecSettings) -> Resu
 /// True: it exited with 0.
 async fn run_once(context: &SourceContext, settings: &ExecSettings) -> bool {
     let name = &context.name;
-    let run = new_run(&settings.command, "agent");
-    let run_id = run.run_id.clone();
-    let writer = open_run(
-        &context.outbox,
-        name,
-        context.labels.clone(),
-        run,
-        PROCESS_HOLD_BYTES,
-    );
-    let mut running = match process::spawn(&settings.command) {
-        Ok(running) => running,
+    let facts = new_run(&settings.command, "agent");
+    let description = Description {
+        run_id: facts.run_id.clone(),
+        source: name.clone(),
+        labels: context.labels.clone(),
+        command: settings.command.clone(),
+        cwd: facts.cwd.clone(),
+        started_by: facts.started_by.clone(),
+        start_unix_us: facts.start_unix_us,
+        spool_max_bytes: settings.spool_max_bytes,
+    };
+    match context.runs.start(description) {
+        Ok(run) => {
+            info!("source {name}: run {} started", run.description.run_id);
+            follow_run(context, settings, &run).await == Followed::Ended { success: true }
+        }
         Err(error) => {
-            let message = process::explain_spawn_error(&settings.command, &error);
+            let message = format!("cannot hold a run in the data directory: {error}");
             warn!("source {name}: {message}");
+            let writer = open_run(
+                &context.outbox,
+                name,
+                context.labels.clone(),
+                facts,
+                PROCESS_HOLD_BYTES,
+            );
             writer.end(process::start_failed(message));
-            return false;
-        }
-    };
-    info!("source {name}: run {run_id} started");
-    let group = running.group;
-    let mut tee = Tee::none();
-    let pump = process::pump(&mut running, &writer, &mut tee);
-    let stopped = async {
-        context.stop.cancelled().await;
-        process::stop_ladder(group).await;
-    };
-    let result = tokio::select! {
-        result = pump => result,
-        () = stopped => unreachable!("the ladder waits for ever at its end"),
-    };
-    match result {
-        Ok(status) => {
-            info!("source {name}: run {run_id} ended: {status}");
-            writer.end(process::end_of(status));
-            status.success()
-        }
-        Err(error) => {
-            warn!("source {name}: lost sight of run {run_id}: {error}");
-            writer.end(v1::StreamEnd {
-                reason: v1::EndReason::Lost.into(),
-                end_unix_us: now_unix_us(),
-                message: error.to_string(),
-                ..v1::StreamEnd::default()
-            });
             false
         }
     }
+}
+
+async fn follow_run(context: &SourceContext, settings: &ExecSettings, run: &RunDir) -> Followed {
+    let followed = follow(run, &context.outbox, &context.stop, settings.stop_with_agent).await;
+    info!(
+        "source {}: run {}: {followed}",
+        context.name, run.description.run_id
+    );
+    followed
 }
 
 /// Facts of a run that starts now.

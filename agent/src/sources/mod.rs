@@ -14,6 +14,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::outbox::Outbox;
+use crate::runs::Runs;
 
 /// Where a source begins in what exists before it was first seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
@@ -30,6 +31,7 @@ pub struct SourceContext {
     pub name: String,
     pub labels: BTreeMap<String, String>,
     pub outbox: Outbox,
+    pub runs: Runs,
     /// Cancelled when the agent stops; a source then finishes what it has begun and returns.
     pub stop: CancellationToken,
 }

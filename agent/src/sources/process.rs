@@ -20,18 +20,18 @@ use crate::lines::{LineSplitter, OPEN_LINE_WAIT};
 use crate::outbox::{StreamWriter, WriteError, now_unix_us};
 
 /// Size of a pipe on Linux: one read takes all that a writer could put there.
-const CHUNK_BYTES: usize = 64 << 10;
+pub(crate) const CHUNK_BYTES: usize = 64 << 10;
 
 /// A child has exited but something still holds its output open (a daemon it started): wait this long for
 /// more, then let go.
-const ORPHAN_WAIT: Duration = Duration::from_secs(2);
+pub(crate) const ORPHAN_WAIT: Duration = Duration::from_secs(2);
 
 /// Stop ladder: interrupt, wait, terminate, wait, kill.
-const INTERRUPT_WAIT: Duration = Duration::from_millis(7500);
-const TERMINATE_WAIT: Duration = Duration::from_millis(2500);
+pub(crate) const INTERRUPT_WAIT: Duration = Duration::from_millis(7500);
+pub(crate) const TERMINATE_WAIT: Duration = Duration::from_millis(2500);
 
 /// What to run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct CommandSpec {
     pub argv: Vec<String>,
     pub cwd: Option<PathBuf>,
@@ -43,21 +43,21 @@ pub struct CommandSpec {
 }
 
 /// Rows and columns of a terminal.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, serde::Serialize, serde::Deserialize)]
 pub struct PtySize {
     pub rows: u16,
     pub columns: u16,
 }
 
-type Reader = Pin<Box<dyn AsyncRead + Send>>;
+pub(crate) type Reader = Pin<Box<dyn AsyncRead + Send>>;
 
 /// A running child.
 pub struct Running {
     pub child: Child,
     /// The leader of its group, for signals.
     pub group: Option<Pid>,
-    stdout: Option<Reader>,
-    stderr: Option<Reader>,
+    pub(crate) stdout: Option<Reader>,
+    pub(crate) stderr: Option<Reader>,
     /// Input side of the pty.
     pub pty_input: Option<pty_process::OwnedWritePty>,
 }
@@ -162,16 +162,6 @@ pub fn signal_group(group: Option<Pid>, signal: Signal) {
     {
         warn!("cannot signal process group {}: {error}", group.as_raw_nonzero());
     }
-}
-
-/// Climbs the stop ladder; the caller waits for the child beside it and drops this when it is gone.
-pub async fn stop_ladder(group: Option<Pid>) {
-    signal_group(group, Signal::INT);
-    tokio::time::sleep(INTERRUPT_WAIT).await;
-    signal_group(group, Signal::TERM);
-    tokio::time::sleep(TERMINATE_WAIT).await;
-    signal_group(group, Signal::KILL);
-    std::future::pending::<()>().await;
 }
 
 /// Where output goes besides the stream.
@@ -287,14 +277,14 @@ pub async fn pump(running: &mut Running, writer: &StreamWriter, tee: &mut Tee) -
 }
 
 /// 0 at the end. A pty whose other side is closed answers with an error; it means the same.
-async fn read_some(reader: &mut Option<Reader>, buffer: &mut [u8]) -> usize {
+pub(crate) async fn read_some(reader: &mut Option<Reader>, buffer: &mut [u8]) -> usize {
     match reader {
         Some(reader) => reader.read(buffer).await.unwrap_or(0),
         None => std::future::pending().await,
     }
 }
 
-async fn sleep_until(at: Option<Instant>) {
+pub(crate) async fn sleep_until(at: Option<Instant>) {
     if let Some(at) = at {
         tokio::time::sleep_until(at.into()).await;
     }

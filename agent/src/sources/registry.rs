@@ -111,8 +111,8 @@ pub const PLUGINS: &[PluginDoc] = &[
     PluginDoc {
         name: "exec",
         doc: "Runs a command, never through a shell. Every execution is a run: a stream of its own with argv, \
-              start, end and exit status. While the relay is away 16 MiB of output are held, then the command's \
-              pipe blocks.",
+              start, end and exit status. A run is held by a process of its own: it and its output survive the \
+              agent's end, and the next agent goes on with it.",
         settings: &[
             setting(
                 "command",
@@ -150,6 +150,18 @@ pub const PLUGINS: &[PluginDoc] = &[
                 "\"1m\"",
                 "\"1m\"",
                 "Longest wait between restarts.",
+            ),
+            setting(
+                "spool_max_bytes",
+                "1073741824",
+                "1 GiB",
+                "Disk for a run's output that the relay has not stored; when it is full the command's pipe blocks.",
+            ),
+            setting(
+                "stop_with_agent",
+                "true | false",
+                "false",
+                "Stop the run when the agent is stopped; otherwise the next agent adopts it.",
             ),
         ],
     },

@@ -7,6 +7,7 @@ use std::process::Stdio;
 use millstream_agent::agent::{self, AgentConfig};
 use millstream_agent::config::Settings;
 use millstream_agent::config::cli::GlobalArgs;
+use millstream_agent::runs::Runs;
 use millstream_agent::uplink::UplinkConfig;
 use tokio::process::Command;
 use tokio::task::JoinSet;
@@ -16,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 pub struct RunningAgent {
     stop: CancellationToken,
     task: JoinSet<()>,
+    /// Removed when the agent is.
+    _data: tempfile::TempDir,
 }
 
 impl RunningAgent {
@@ -36,16 +39,24 @@ impl RunningAgent {
             labels: BTreeMap::new(),
             compress_level: settings.compress_level,
         };
+        let data = tempfile::tempdir().unwrap();
+        let program = env!("CARGO_BIN_EXE_millstream-agent").into();
+        let runs = Runs::open(data.path(), program).unwrap();
         let stop = CancellationToken::new();
         let mut task = JoinSet::new();
         task.spawn(agent::run(
             AgentConfig {
                 uplink,
                 sources: settings.sources,
+                runs,
             },
             stop.clone(),
         ));
-        Self { stop, task }
+        Self {
+            stop,
+            task,
+            _data: data,
+        }
     }
 
     /// Stops in order: what was read is delivered.
