@@ -30,6 +30,10 @@ impl Lines {
 /// What a writer is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
+    /// Write into the first file. One that is rotated away before a line of its stream is stored was never the
+    /// stream's.
+    Begin,
+    /// Write and rotate.
     Write,
     /// Finish the line and wait.
     Rest,
@@ -75,7 +79,7 @@ impl Source {
         loop {
             let order = *orders.borrow_and_update();
             let bytes = match order {
-                Order::Write => random.usize(1..12_000),
+                Order::Begin | Order::Write => random.usize(1..12_000),
                 // The line that is begun.
                 Order::Rest | Order::Stop => waiting.len(),
             };
@@ -83,7 +87,7 @@ impl Source {
                 self.lines.append(number, &mut waiting);
                 number += 1;
             }
-            if order == Order::Write && waiting.len() == bytes {
+            if matches!(order, Order::Begin | Order::Write) && waiting.len() == bytes {
                 self.lines.append(number, &mut waiting);
                 number += 1;
             }
@@ -101,9 +105,9 @@ impl Source {
                     self.rests.send_replace(false);
                     continue;
                 }
-                Order::Write => {}
+                Order::Begin | Order::Write => {}
             }
-            if random.u8(..64) == 0 {
+            if order == Order::Write && random.u8(..64) == 0 {
                 self.rotate(is_numbered);
                 file = open(&self.path);
             }

@@ -40,7 +40,7 @@ impl World {
         let relay = Relay::start(dir).await;
         let to_agents = Proxy::start(relay.authority()).await;
         let to_readers = Proxy::start(relay.authority()).await;
-        let (orders, told) = watch::channel(Order::Write);
+        let (orders, told) = watch::channel(Order::Begin);
         let mut writers = JoinSet::new();
         let mut sources = Vec::new();
         let mut agents = Vec::new();
@@ -67,13 +67,13 @@ impl World {
             writers,
             watchers: Vec::new(),
         };
-        // A file that is rotated away before a line of its stream is stored was never the stream's.
         eventually("every stream has lines", async || {
             let streams = world.relay.streams("").await;
             let begun = streams.iter().filter(|stream| stream.next_sequence > 0).count();
             (begun == AGENTS * FILES_PER_AGENT).then_some(())
         })
         .await;
+        world.orders.send_replace(Order::Write);
         let habits = [
             ("from the beginning", Start::Beginning, 0),
             ("slow, from the beginning", Start::Beginning, 20),
