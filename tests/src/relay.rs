@@ -154,4 +154,14 @@ impl Relay {
         assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
         body
     }
+
+    /// The same, once it has so many bytes. A stream's `text_bytes` tells less: it counts an end of line for each
+    /// piece of a line too.
+    pub async fn raw_of(&self, stream_id: u64, bytes: usize) -> Vec<u8> {
+        eventually(&format!("stream {stream_id} has {bytes} bytes"), async || {
+            let raw = self.raw(stream_id).await;
+            (raw.len() >= bytes).then_some(raw)
+        })
+        .await
+    }
 }

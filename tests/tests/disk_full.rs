@@ -125,7 +125,11 @@ async fn goes_on_when_there_is_room(min_free: &str, leave_bytes: u64, says: &str
 
     disk.make_room();
     stored(&relay, content.len()).await;
-    assert_same("what is stored at last", &relay.raw(stream_id).await, &content);
+    assert_same(
+        "what is stored at last",
+        &relay.raw_of(stream_id, content.len()).await,
+        &content,
+    );
     eventually("the relay is ready again", async || {
         (relay.get("/readyz").await.0 == 200).then_some(())
     })
@@ -146,7 +150,11 @@ async fn goes_on_when_there_is_room(min_free: &str, leave_bytes: u64, says: &str
     // All of it is really on disk, although no stop came before.
     relay.kill();
     relay.start_again().await;
-    assert_same("what a restart finds", &relay.raw(stream_id).await, &content);
+    assert_same(
+        "what a restart finds",
+        &relay.raw_of(stream_id, content.len()).await,
+        &content,
+    );
     relay.stop().await;
 }
 
@@ -186,7 +194,7 @@ async fn a_relay_with_a_full_disk_stops_when_asked_and_loses_nothing() {
         .await;
     assert_same(
         "what is stored at last",
-        &relay.raw(stream.stream_id).await,
+        &relay.raw_of(stream.stream_id, content.len()).await,
         &content,
     );
     relay.stop().await;

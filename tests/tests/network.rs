@@ -21,7 +21,8 @@ async fn stored(relay: &Relay, content: &[u8]) {
     let stream = relay
         .stream("", |stream| stream.text_bytes >= content.len() as u64)
         .await;
-    assert_same("what is stored", &relay.raw(stream.stream_id).await, content);
+    let stored = relay.raw_of(stream.stream_id, content.len()).await;
+    assert_same("what is stored", &stored, content);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
