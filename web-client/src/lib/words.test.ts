@@ -8,7 +8,7 @@ import { Backoff } from "./rpc/backoff";
 import { describeFailure, SilenceError } from "./rpc/failure";
 import { watched } from "./rpc/watchdog";
 import { selectorFor, tailCommand } from "./selector";
-import { formatAgo, formatBytes, formatClock, formatSpan } from "./text/format";
+import { formatAgo, formatBytes, formatClock, formatTime, formatSpan } from "./text/format";
 import { describeEnd, outcomeOfEnd } from "./text/outcome";
 
 describe("the address", () => {
@@ -36,9 +36,20 @@ describe("words", () => {
     (span, words) => expect(formatSpan(span)).toBe(words),
   );
 
+  test("times are counted from the start, or from the line before", () => {
+    const origin = { startUs: 1_000_000, beforeUs: 61_345_000 };
+    expect(formatTime(61_345_000, "start", origin)).toBe("+1:00.345");
+    expect(formatTime(3_724_012_000, "start", origin)).toBe("+1:02:03.012");
+    expect(formatTime(61_357_000, "delta", origin)).toBe("+0.012");
+    expect(formatTime(61_225_000, "delta", origin)).toBe("−0.120");
+    expect(formatTime(61_225_000, "delta", { ...origin, beforeUs: null })).toBe("");
+  });
+
   test("times are to the millisecond, in UTC when asked", () => {
     expect(formatClock(Date.UTC(2026, 10, 24, 1, 2, 3, 45) * 1_000, "utc")).toBe("01:02:03.045");
-    expect(formatClock(0, "off")).toBe("");
+    const origin = { startUs: 1_000_000, beforeUs: 61_345_000 };
+    expect(formatTime(0, "off", origin)).toBe("");
+    expect(formatTime(0, "utc", origin)).toBe("00:00:00.000");
     expect([0, 1_000, 70_000, 7_200_000].map((age) => formatAgo(1e12 * 1e3, 1e12 + age))).toEqual(["now", "now", "1 m", "2 h"]);
     expect(formatBytes(1_536)).toBe("1.5 KiB");
   });

@@ -3,12 +3,15 @@ import type { TimestampMode } from "../lib/text/format";
 
 export type Theme = "system" | "light" | "dark";
 
+const SWITCH = ["on", "off"] as const;
+
 const THEMES: readonly Theme[] = ["system", "light", "dark"];
-const TIMESTAMPS: readonly TimestampMode[] = ["off", "local", "utc"];
+const TIMESTAMPS: readonly TimestampMode[] = ["off", "local", "utc", "start", "delta"];
 
 export class Preferences {
   #theme = $state(load("theme", THEMES));
   #timestamps = $state(load("timestamps", TIMESTAMPS));
+  #singleKeys = $state(load("single-keys", SWITCH));
 
   constructor() {
     this.#showTheme();
@@ -31,6 +34,21 @@ export class Preferences {
   set timestamps(mode: TimestampMode) {
     this.#timestamps = mode;
     save("timestamps", mode);
+  }
+
+  /** The next way to show times, for the key. */
+  cycleTimestamps(): void {
+    this.timestamps = TIMESTAMPS[(TIMESTAMPS.indexOf(this.#timestamps) + 1) % TIMESTAMPS.length] ?? "off";
+  }
+
+  /** Keys that type a character do something. */
+  get singleKeys(): boolean {
+    return this.#singleKeys === "on";
+  }
+
+  set singleKeys(isOn: boolean) {
+    this.#singleKeys = isOn ? "on" : "off";
+    save("single-keys", this.#singleKeys);
   }
 
   #showTheme(): void {

@@ -1,6 +1,15 @@
 /** Times, spans and counts in words. */
 
-export type TimestampMode = "off" | "local" | "utc";
+/** Times beside lines: none, the clock's (here or in UTC), since the stream's start, since the line before. */
+export type TimestampMode = "off" | "local" | "utc" | "start" | "delta";
+
+/** What a time beside a line is counted from. */
+export interface TimeOrigin {
+  /** Start of the stream (of the first one, where there are several), microseconds since the Unix epoch. */
+  readonly startUs: number;
+  /** Capture time of the line above; null without one. */
+  readonly beforeUs: number | null;
+}
 
 const pad = (value: number, width = 2): string => String(value).padStart(width, "0");
 
@@ -27,9 +36,34 @@ export function formatAgo(timeUs: number, nowMs: number): string {
   return `${Math.floor(seconds / 86_400)} d`;
 }
 
-/** Capture time beside a line, to the millisecond. */
-export function formatClock(timeUs: number, mode: TimestampMode): string {
-  if (mode === "off") return "";
+/** The time beside a line, to the millisecond. */
+export function formatTime(timeUs: number, mode: TimestampMode, { startUs, beforeUs }: TimeOrigin): string {
+  switch (mode) {
+    case "off":
+      return "";
+    case "start":
+      return formatOffset(timeUs - startUs);
+    case "delta":
+      return beforeUs === null ? "" : formatOffset(timeUs - beforeUs);
+    default:
+      return formatClock(timeUs, mode);
+  }
+}
+
+/** "+0.012", "+3:12.345", "+1:03:12.345"; a clock that was set back gives "−0.120". */
+export function formatOffset(offsetUs: number): string {
+  const milliseconds = Math.round(Math.abs(offsetUs) / 1_000);
+  const seconds = Math.floor(milliseconds / 1_000) % 60;
+  const minutes = Math.floor(milliseconds / 60_000) % 60;
+  const hours = Math.floor(milliseconds / 3_600_000);
+  const fraction = pad(milliseconds % 1_000, 3);
+  const sign = offsetUs < 0 && milliseconds > 0 ? "−" : "+";
+  if (hours > 0) return `${sign}${hours}:${pad(minutes)}:${pad(seconds)}.${fraction}`;
+  return minutes > 0 ? `${sign}${minutes}:${pad(seconds)}.${fraction}` : `${sign}${seconds}.${fraction}`;
+}
+
+/** Time of day, to the millisecond. */
+export function formatClock(timeUs: number, mode: "local" | "utc"): string {
   const time = new Date(timeUs / 1_000);
   const [hours, minutes, seconds] =
     mode === "utc"
@@ -39,7 +73,7 @@ export function formatClock(timeUs: number, mode: TimestampMode): string {
 }
 
 /** Date and time in full, for tool tips. */
-export function formatInstant(timeUs: number, mode: TimestampMode): string {
+export function formatInstant(timeUs: number, mode: TimestampMode = "local"): string {
   const time = new Date(timeUs / 1_000);
   if (mode === "utc") return time.toISOString().replace("T", " ");
   const date = `${time.getFullYear()}-${pad(time.getMonth() + 1)}-${pad(time.getDate())}`;
