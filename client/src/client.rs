@@ -1,7 +1,9 @@
 //! A relay that programs talk to: connection, credentials, and the lists.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use millstream_proto::limits::MAX_MESSAGE_BYTES;
 use millstream_proto::v1;
 use millstream_proto::v1::control_service_client::ControlServiceClient;
@@ -71,6 +73,21 @@ impl Client {
     pub fn connect_lazy(options: impl Into<ClientOptions>) -> Result<Self, Error> {
         let dialer = Dialer::new(&options.into())?;
         let channel = dialer.endpoint.connect_lazy();
+        Ok(Self { dialer, channel })
+    }
+
+    /// Like [`Self::connect`], over a network of one's own: a tunnel, or the one of a simulation. `dial` makes
+    /// every connection, also those of subscriptions that resume.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub async fn connect_through(
+        options: impl Into<ClientOptions>,
+        dial: impl Fn(Endpoint) -> Connecting + Send + Sync + 'static,
+    ) -> Result<Self, Error> {
+        let mut dialer = Dialer::new(&options.into())?;
+        dialer.dial = Dial(Arc::new(dial));
+        let channel = dialer.channel().await?;
         Ok(Self { dialer, channel })
     }
 
@@ -265,7 +282,30 @@ impl Watch {
 pub(crate) struct Dialer {
     pub(crate) address: String,
     endpoint: Endpoint,
+    dial: Dial,
     bearer: Bearer,
+}
+
+/// A connection that is being made.
+pub type Connecting = BoxFuture<'static, Result<Channel, tonic::transport::Error>>;
+
+/// How a connection is made of an endpoint that is set up.
+#[derive(Clone)]
+struct Dial(Arc<dyn Fn(Endpoint) -> Connecting + Send + Sync>);
+
+impl std::fmt::Debug for Dial {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Dial")
+    }
+}
+
+impl Default for Dial {
+    /// By TCP.
+    fn default() -> Self {
+        Self(Arc::new(|endpoint| {
+            Box::pin(async move { endpoint.connect().await })
+        }))
+    }
 }
 
 impl Dialer {
@@ -275,13 +315,15 @@ impl Dialer {
         Ok(Self {
             address: options.url.clone(),
             endpoint,
+            dial: Dial::default(),
             bearer,
         })
     }
 
     /// A new connection.
     pub(crate) async fn channel(&self) -> Result<Channel, Error> {
-        self.endpoint.connect().await.map_err(|error| Error::Unreachable {
+        let connected = (self.dial.0)(self.endpoint.clone()).await;
+        connected.map_err(|error| Error::Unreachable {
             address: self.address.clone(),
             reason: root_cause(&error).unwrap_or_else(|| error.to_string()),
         })

@@ -43,7 +43,7 @@ mod read;
 mod tail;
 
 pub use backoff::Backoff;
-pub use client::{Agents, Client, ClientOptions, DEFAULT_RELAY_URL, Streams, Watch};
+pub use client::{Agents, Client, ClientOptions, Connecting, DEFAULT_RELAY_URL, Streams, Watch};
 pub use error::Error;
 pub use join::{JoinedLine, LineJoiner};
 pub use millstream_proto::block::{Line, OpenBlock};

@@ -1,6 +1,7 @@
 //! The parts of the relay that have nothing to do with HTTP, built and stopped together.
 
 use std::ops::Range;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -95,6 +96,33 @@ impl CoreParts {
     }
 }
 
+/// What the relay does besides answering calls: writing, and looking after the store.
+pub struct Work {
+    writer: Pin<Box<dyn Future<Output = ()> + Send>>,
+    keeper: maintenance::Keeper,
+}
+
+impl std::fmt::Debug for Work {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Work")
+    }
+}
+
+impl Work {
+    /// Does both in turn on the caller's task, until the core is shut down. The store's calls block it.
+    pub async fn run(self) {
+        let Self { mut writer, keeper } = self;
+        let mut wait = maintenance::INTERVAL;
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut writer => return,
+                () = tokio::time::sleep(wait) => wait = keeper.step(),
+            }
+        }
+    }
+}
+
 /// The running core. Clones share it; [`Core::shutdown`] stops it.
 #[derive(Clone, Debug)]
 pub struct Core {
@@ -108,6 +136,32 @@ impl Core {
     /// # Errors
     /// The store cannot be read, or a thread cannot be started.
     pub fn start(store: Arc<dyn LogStore>, options: CoreOptions) -> Result<Self, StoreError> {
+        let (core, work) = Self::build(store, options)?;
+        let runtime = tokio::runtime::Handle::current();
+        let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new()
+                .name(name.to_owned())
+                .spawn(body)
+                .map_err(|error| StoreError::Engine {
+                    what: "starting a thread".to_owned(),
+                    cause: error.to_string(),
+                })
+        };
+        let Work { writer, keeper } = work;
+        let threads = vec![
+            spawn("writer", Box::new(move || runtime.block_on(writer)))?,
+            spawn("maintenance", Box::new(move || keeper.run()))?,
+        ];
+        *core.parts.threads.lock().unwrap_or_else(PoisonError::into_inner) = threads;
+        Ok(core)
+    }
+
+    /// Loads what is stored and starts nothing: who drives the [`Work`] decides when the relay writes. For
+    /// simulations, where one thread does everything; [`Core::start`] is this with threads.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn build(store: Arc<dyn LogStore>, options: CoreOptions) -> Result<(Self, Work), StoreError> {
         let budget = Arc::new(RingBudget::new(
             options.ring_bytes_per_stream,
             options.ring_bytes_total,
@@ -129,26 +183,16 @@ impl Core {
             trouble: Arc::clone(&trouble),
             stop: stop.clone(),
         };
-        let runtime = tokio::runtime::Handle::current();
-        let cannot_start = |error: std::io::Error| StoreError::Engine {
-            what: "starting a thread".to_owned(),
-            cause: error.to_string(),
-        };
-        let writer_thread = std::thread::Builder::new()
-            .name("writer".to_owned())
-            .spawn(move || writer::run(writer_parts, queue, &runtime))
-            .map_err(cannot_start)?;
         let (keep_running, stopped) = std::sync::mpsc::channel();
-        let keeper = maintenance::Keeper {
-            store: Arc::clone(&store),
-            registry: Arc::clone(&registry),
-            stopped,
+        let work = Work {
+            writer: Box::pin(writer::run(writer_parts, queue)),
+            keeper: maintenance::Keeper {
+                store: Arc::clone(&store),
+                registry: Arc::clone(&registry),
+                stopped,
+            },
         };
-        let maintenance_thread = std::thread::Builder::new()
-            .name("maintenance".to_owned())
-            .spawn(move || keeper.run())
-            .map_err(cannot_start)?;
-        Ok(Self {
+        let core = Self {
             parts: Arc::new(CoreParts {
                 options,
                 store,
@@ -161,10 +205,11 @@ impl Core {
                 tasks: TaskTracker::new(),
                 budget,
                 trouble,
-                threads: Mutex::new(vec![writer_thread, maintenance_thread]),
+                threads: Mutex::default(),
                 keep_running: Mutex::new(Some(keep_running)),
             }),
-        })
+        };
+        Ok((core, work))
     }
 
     /// The gRPC services of Millstream, and OTLP logs; health and reflection are the server's.
@@ -260,6 +305,9 @@ impl Core {
         parts.tasks.close();
         parts.tasks.wait().await;
         let threads = std::mem::take(&mut *parts.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        if threads.is_empty() {
+            return;
+        }
         let joined = tokio::task::spawn_blocking(move || {
             for thread in threads {
                 if thread.join().is_err() {
@@ -285,7 +333,7 @@ mod maintenance {
     use crate::streams::Registry;
 
     /// How often the store is asked whether there is something to do.
-    const INTERVAL: Duration = Duration::from_secs(2);
+    pub(super) const INTERVAL: Duration = Duration::from_secs(2);
 
     /// A stream's recent blocks leave memory when nothing was published for this long.
     const IDLE: Duration = Duration::from_secs(30);
@@ -301,15 +349,20 @@ mod maintenance {
         pub(super) fn run(self) {
             let mut wait = INTERVAL;
             while self.stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
-                let has_more = self.store.maintain().unwrap_or_else(|error| {
-                    tracing::warn!(%error, "maintenance of the store failed; trying again later");
-                    false
-                });
-                wait = if has_more { Duration::ZERO } else { INTERVAL };
-                for stream in self.registry.newest_first(u64::MAX) {
-                    stream.free_if_idle(IDLE);
-                }
+                wait = self.step();
             }
+        }
+
+        /// Does a bounded piece of work and says how long to wait before the next.
+        pub(super) fn step(&self) -> Duration {
+            let has_more = self.store.maintain().unwrap_or_else(|error| {
+                tracing::warn!(%error, "maintenance of the store failed; trying again later");
+                false
+            });
+            for stream in self.registry.newest_first(u64::MAX) {
+                stream.free_if_idle(IDLE);
+            }
+            if has_more { Duration::ZERO } else { INTERVAL }
         }
     }
 }

@@ -19,6 +19,6 @@ mod streams;
 mod subscription;
 mod writer;
 
-pub use core::{Core, CoreOptions};
+pub use core::{Core, CoreOptions, Work};
 pub use metrics::{Metric, Metrics};
 pub use writer::Fsync;

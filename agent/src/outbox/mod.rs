@@ -15,11 +15,11 @@ mod writer;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
 
 use bytes::Bytes;
 use millstream_proto::v1;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 pub use queue::{Action, CompressJob, Limits};
 pub use slot::Opened;

@@ -3,12 +3,13 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use millstream_proto::block::BlockBuilder;
 use millstream_proto::v1;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::{StreamSpec, notice_block};
 

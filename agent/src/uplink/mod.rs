@@ -9,6 +9,7 @@ mod session;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use millstream_proto::limits::MAX_MESSAGE_BYTES;
 use millstream_proto::v1;
 use millstream_proto::v1::ingest_service_client::IngestServiceClient;
@@ -47,23 +48,55 @@ pub struct UplinkConfig {
     pub compress_level: Option<i32>,
 }
 
+/// Makes a connection of an endpoint that is set up; the ordinary way is TCP.
+pub type Dial =
+    Box<dyn Fn(Endpoint) -> BoxFuture<'static, Result<Channel, tonic::transport::Error>> + Send + Sync>;
+
 /// Sends what is in the outbox until it is cancelled.
-#[derive(Debug)]
 pub struct Uplink {
     config: UplinkConfig,
     outbox: Outbox,
+    dial: Dial,
+    compressor: CompressorTask,
+}
+
+impl std::fmt::Debug for Uplink {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut debug = formatter.debug_struct("Uplink");
+        debug.field("config", &self.config).finish_non_exhaustive()
+    }
 }
 
 impl Uplink {
     #[must_use]
     pub fn new(config: UplinkConfig, outbox: Outbox) -> Self {
-        Self { config, outbox }
+        let compressor = CompressorTask::beside(config.compress_level);
+        let dial: Dial = Box::new(|endpoint| Box::pin(async move { endpoint.connect().await }));
+        Self {
+            config,
+            outbox,
+            dial,
+            compressor,
+        }
+    }
+
+    /// With a network of one's own, and everything on the caller's thread: for simulations, which have to be
+    /// repeatable.
+    #[must_use]
+    pub fn simulated(config: UplinkConfig, outbox: Outbox, dial: Dial) -> Self {
+        let compressor = CompressorTask::inline(config.compress_level);
+        Self {
+            config,
+            outbox,
+            dial,
+            compressor,
+        }
     }
 
     /// Keeps a session open; returns when `stop` is cancelled.
-    pub async fn run(self, stop: CancellationToken) {
+    pub async fn run(mut self, stop: CancellationToken) {
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
-        let mut compressor = CompressorTask::new(self.config.compress_level);
+        let mut compressor = std::mem::take(&mut self.compressor);
         let mut complaint = Complaint::default();
         for url in self.config.relays.iter().cycle() {
             let result = tokio::select! {
@@ -106,7 +139,8 @@ impl Uplink {
         complaint: &mut Complaint,
         stop: &CancellationToken,
     ) -> Result<SessionEnd, SessionError> {
-        let channel = connect(url).await.map_err(SessionError::Connect)?;
+        let endpoint = endpoint(url).map_err(SessionError::Connect)?;
+        let channel = (self.dial)(endpoint).await.map_err(SessionError::Connect)?;
         let mut client = IngestServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
         let hello = v1::Hello {
             protocol_version: millstream_proto::PROTOCOL_VERSION,
@@ -122,17 +156,15 @@ impl Uplink {
     }
 }
 
-async fn connect(url: &str) -> Result<Channel, tonic::transport::Error> {
-    Endpoint::from_shared(url.to_owned())?
+fn endpoint(url: &str) -> Result<Endpoint, tonic::transport::Error> {
+    Ok(Endpoint::from_shared(url.to_owned())?
         .tcp_nodelay(true)
         .connect_timeout(CONNECT_TIMEOUT)
         .initial_stream_window_size(RECEIVE_STREAM_WINDOW_BYTES)
         .initial_connection_window_size(RECEIVE_CONNECTION_WINDOW_BYTES)
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-        .keep_alive_while_idle(true)
-        .connect()
-        .await
+        .keep_alive_while_idle(true))
 }
 
 fn report_refusal(url: &str, agent_id: &str, status: &tonic::Status) {

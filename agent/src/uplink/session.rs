@@ -1,12 +1,13 @@
 //! One Push call: hello, then everything that the outbox has, in flight within the relay's window.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use millstream_proto::v1;
 use millstream_proto::v1::ingest_service_client::IngestServiceClient;
 use millstream_proto::v1::push_request::Message as Outgoing;
 use millstream_proto::v1::push_response::Message as Incoming;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
@@ -197,7 +198,7 @@ fn handle(outbox: &Outbox, answer: v1::PushResponse, throttled_until: &mut Optio
 
 async fn sleep_until(at: Option<Instant>) {
     match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
+        Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
 }

@@ -1,6 +1,6 @@
 //! The bidirectional call of one agent.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -94,7 +94,7 @@ impl v1::ingest_service_server::IngestService for IngestApi {
             parts: Arc::clone(&parts),
             hello,
             session: Arc::clone(&session),
-            open: HashMap::new(),
+            open: BTreeMap::new(),
             answers,
         };
         parts.tasks.spawn(reader.run(incoming, hung_up.clone()));
@@ -175,7 +175,7 @@ struct Reader {
     parts: Arc<CoreParts>,
     hello: v1::Hello,
     session: Arc<Session>,
-    open: HashMap<u32, Arc<StreamHandle>>,
+    open: BTreeMap<u32, Arc<StreamHandle>>,
     answers: mpsc::Sender<Answer>,
 }
 

@@ -100,14 +100,7 @@ impl Relay {
         let (health, grpc) = grpc::service(&core).await;
         let service = switch::Switch::new(grpc, http_routes::router(core.clone()));
         let stop = CancellationToken::new();
-        let server = Server::builder()
-            .accept_http1(true)
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .max_frame_size(FRAME_BYTES)
-            .max_concurrent_streams(CALLS_PER_CONNECTION)
-            .http2_keepalive_interval(Some(PING_INTERVAL))
-            .http2_keepalive_timeout(Some(PING_TIMEOUT))
+        let server = transport()
             .layer(cors(cors_origins))
             .serve_with_incoming_shutdown(
                 service,
@@ -151,6 +144,19 @@ impl Relay {
             Err(_elapsed) => tracing::warn!("connections were cut off after {} s", STOP_LIMIT.as_secs()),
         }
     }
+}
+
+/// HTTP as the relay speaks it, with its windows and pings.
+#[must_use]
+pub fn transport() -> Server {
+    Server::builder()
+        .accept_http1(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES)
+        .max_concurrent_streams(CALLS_PER_CONNECTION)
+        .http2_keepalive_interval(Some(PING_INTERVAL))
+        .http2_keepalive_timeout(Some(PING_TIMEOUT))
 }
 
 /// Browsers may call from the configured origins, and from the relay's own page, which needs no leave.

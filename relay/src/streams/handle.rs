@@ -1,11 +1,11 @@
 //! One stream in memory: its record, its newest blocks, its watchers.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Instant;
 
 use bytes::Bytes;
 use millstream_proto::v1;
 use millstream_store::StreamRecord;
+use tokio::time::Instant;
 
 use super::ring::Ring;
 use super::{RingBudget, RingRead, Watcher};

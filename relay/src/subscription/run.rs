@@ -8,6 +8,7 @@ use bytes::Bytes;
 use millstream_proto::block::{BlockError, OpenBlock, next_sequence};
 use millstream_proto::v1::{self, tail_response::Message};
 use millstream_store::{LogStore, StoreError};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -388,10 +389,14 @@ impl Drop for Subscription {
     }
 }
 
-/// Runs a blocking read where it may block.
+/// Runs a blocking read where it may block: on a pool of threads. A runtime of one thread is a test's or a
+/// simulation's, where everything has to happen in an order that can be repeated: there it blocks right here.
 pub(crate) async fn in_store<T: Send + 'static>(
     read: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
+    if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+        return read();
+    }
     match tokio::task::spawn_blocking(read).await {
         Ok(result) => result,
         Err(error) => Err(StoreError::Engine {

@@ -1,4 +1,5 @@
-//! The one writer: a thread that owns every stream's head and is alone in changing the store.
+//! The one writer: it owns every stream's head and is alone in changing the store. It has a thread of its own,
+//! because the store blocks.
 //!
 //! It takes all commands that wait, commits them in one atomic write, shows the lines to readers (they
 //! survive a crash of the process from here on), makes them durable, and only then acknowledges. The

@@ -1,13 +1,14 @@
-//! The writer thread itself.
+//! The writer itself: one future that never yields but to wait, polled by a thread of its own, or by whoever
+//! simulates a relay.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use millstream_proto::v1;
 use millstream_store::{LogStore, StoreError, StreamRecord, WriteOp};
-use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Fsync;
@@ -45,20 +46,20 @@ pub(crate) struct WriterParts {
 /// The relay is stopping while the store fails. Nobody was acknowledged, so agents keep what is not stored.
 struct GaveUp;
 
-/// Runs until it is told to stop or every handle is gone. `runtime` only drives the timer.
-pub(crate) fn run(parts: WriterParts, mut queue: mpsc::Receiver<Command>, runtime: &Handle) {
+/// Runs until it is told to stop or every handle is gone. It calls the store as it goes, which blocks.
+pub(crate) async fn run(parts: WriterParts, mut queue: mpsc::Receiver<Command>) {
     let mut thread = Thread {
         parts,
         heads: HashMap::new(),
-        sessions: HashMap::new(),
+        sessions: BTreeMap::new(),
         unsynced_since: None,
     };
     // Its end drops every command that still waits, and with it the answer that somebody waits for.
-    let _ = work(&mut thread, &mut queue, runtime);
+    let _ = work(&mut thread, &mut queue).await;
 }
 
-fn work(thread: &mut Thread, queue: &mut mpsc::Receiver<Command>, runtime: &Handle) -> Result<(), GaveUp> {
-    while let Some(first) = thread.next_command(queue, runtime)? {
+async fn work(thread: &mut Thread, queue: &mut mpsc::Receiver<Command>) -> Result<(), GaveUp> {
+    while let Some(first) = thread.next_command(queue).await? {
         let mut group = Group::default();
         let mut stop = None;
         let mut waiting = Some(first);
@@ -68,55 +69,50 @@ fn work(thread: &mut Thread, queue: &mut mpsc::Receiver<Command>, runtime: &Hand
                 stop = Some(reply);
                 break;
             }
-            thread.stage(&mut group, command)?;
+            thread.stage(&mut group, command).await?;
             commands += 1;
             if commands >= GROUP_COMMANDS || group.text_bytes >= GROUP_TEXT_BYTES {
                 break;
             }
             waiting = queue.try_recv().ok();
         }
-        thread.finish(group)?;
+        thread.finish(group).await?;
         if let Some(reply) = stop {
-            thread.sync_until_done()?;
+            thread.sync_until_done().await?;
             queue.close();
             // The asker may have given up waiting.
             let _ = reply.send(());
             return Ok(());
         }
     }
-    thread.sync_until_done()
+    thread.sync_until_done().await
 }
 
 struct Thread {
     parts: WriterParts,
     /// Heads of the streams that were written since start; others are read from the registry.
     heads: HashMap<u64, Head>,
-    sessions: HashMap<String, (u64, Weak<Session>)>,
+    /// In order, so that all of them are told in the same order in every run of a simulation.
+    sessions: BTreeMap<String, (u64, Weak<Session>)>,
     /// For [`Fsync::Interval`]: since when a commit waits for its sync.
     unsynced_since: Option<Instant>,
 }
 
 impl Thread {
     /// Waits for a command, and in between for the time to sync.
-    fn next_command(
-        &mut self,
-        queue: &mut mpsc::Receiver<Command>,
-        runtime: &Handle,
-    ) -> Result<Option<Command>, GaveUp> {
+    async fn next_command(&mut self, queue: &mut mpsc::Receiver<Command>) -> Result<Option<Command>, GaveUp> {
         loop {
             let (Fsync::Interval(interval), Some(since)) = (self.parts.fsync, self.unsynced_since) else {
-                return Ok(queue.blocking_recv());
+                return Ok(queue.recv().await);
             };
-            let left = interval.saturating_sub(since.elapsed());
-            let _inside = runtime.enter();
-            match runtime.block_on(tokio::time::timeout(left, queue.recv())) {
+            match tokio::time::timeout_at(since + interval, queue.recv()).await {
                 Ok(command) => return Ok(command),
-                Err(_elapsed) => self.sync_until_done()?,
+                Err(_elapsed) => self.sync_until_done().await?,
             }
         }
     }
 
-    fn stage(&mut self, group: &mut Group, command: Command) -> Result<(), GaveUp> {
+    async fn stage(&mut self, group: &mut Group, command: Command) -> Result<(), GaveUp> {
         match command {
             Command::OpenSession {
                 session,
@@ -124,7 +120,7 @@ impl Thread {
                 reply,
             } => self.open_session(group, &session, agent, reply),
             Command::CloseSession { session } => self.close_session(group, &session),
-            Command::OpenStream { open, reply } => self.open_stream(group, open, reply)?,
+            Command::OpenStream { open, reply } => self.open_stream(group, open, reply).await?,
             Command::Append { append, permit } => {
                 group.permits.push(permit);
                 self.append(group, append);
@@ -176,7 +172,7 @@ impl Thread {
         }
     }
 
-    fn open_stream(
+    async fn open_stream(
         &mut self,
         group: &mut Group,
         open: OpenStream,
@@ -212,7 +208,8 @@ impl Thread {
                     end: None,
                 };
                 // On its own, because the registry must not know a stream that is not stored.
-                self.commit_until_done(&[WriteOp::PutStream(record.clone())])?;
+                self.commit_until_done(&[WriteOp::PutStream(record.clone())])
+                    .await?;
                 self.parts.metrics.streams.add(1);
                 self.parts.registry.add(record)
             }
@@ -275,12 +272,12 @@ impl Thread {
     }
 
     /// Commit, show, sync, acknowledge.
-    fn finish(&mut self, group: Group) -> Result<(), GaveUp> {
+    async fn finish(&mut self, group: Group) -> Result<(), GaveUp> {
         if group.is_empty() {
             return Ok(());
         }
         if !group.operations.is_empty() {
-            self.commit_until_done(&group.operations)?;
+            self.commit_until_done(&group.operations).await?;
             let metrics = &self.parts.metrics;
             metrics.lines_total.add(group.lines);
             metrics.text_bytes_total.add(group.text_bytes);
@@ -300,7 +297,7 @@ impl Thread {
         }
         drop(group.permits);
         if self.parts.fsync == Fsync::Always {
-            self.sync_until_done()?;
+            self.sync_until_done().await?;
         }
         for after in group.after_sync {
             match after {
@@ -322,27 +319,28 @@ impl Thread {
 
     /// Tries until the store takes it. Nobody is acknowledged meanwhile, so nothing can be lost: agents
     /// keep what was not acknowledged, and the queue in front of the writer is bounded.
-    fn commit_until_done(&mut self, operations: &[WriteOp]) -> Result<(), GaveUp> {
+    async fn commit_until_done(&mut self, operations: &[WriteOp]) -> Result<(), GaveUp> {
         // Cloning an operation counts references; it copies no text.
-        self.retry("write to the store", |store| store.commit(operations.to_vec()))?;
+        self.retry("write to the store", |store| store.commit(operations.to_vec()))
+            .await?;
         self.parts.metrics.commits_total.add(1);
         self.unsynced_since.get_or_insert_with(Instant::now);
         Ok(())
     }
 
-    fn sync_until_done(&mut self) -> Result<(), GaveUp> {
+    async fn sync_until_done(&mut self) -> Result<(), GaveUp> {
         if self.unsynced_since.take().is_none() {
             return Ok(());
         }
         let begin = Instant::now();
-        self.retry("make the store durable", LogStore::sync)?;
+        self.retry("make the store durable", LogStore::sync).await?;
         let spent = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.parts.metrics.syncs_total.add(1);
         self.parts.metrics.sync_time_us_total.add(spent);
         Ok(())
     }
 
-    fn retry(
+    async fn retry(
         &mut self,
         what: &str,
         mut attempt: impl FnMut(&dyn LogStore) -> Result<(), StoreError>,
@@ -376,7 +374,11 @@ impl Thread {
                 return Err(GaveUp);
             }
             // The writer has nothing else to do, and its condition is the store's own success.
-            std::thread::park_timeout(wait);
+            tokio::select! {
+                biased;
+                () = self.parts.stop.cancelled() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
             wait = (wait * 2).min(RETRY.1);
         }
         if !told.is_empty() {
