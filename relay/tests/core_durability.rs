@@ -17,7 +17,7 @@ use millstream_store::memory::MemoryStore;
 use millstream_store::{LogStore, StoreError, StreamRecord, WriteOp};
 use support::{Relay, SOON, from_beginning, lines, read_all, text};
 
-/// A store in memory whose durable part is a list of commits.
+/// A store in memory that fails when it is told to.
 #[derive(Debug, Default)]
 struct Disk {
     live: MemoryStore,
@@ -26,9 +26,6 @@ struct Disk {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Commits that a power cut takes.
-    unsynced: Vec<Vec<WriteOp>>,
-    durable: Vec<Vec<WriteOp>>,
     syncs: usize,
     commits_to_fail: usize,
     syncs_to_fail: usize,
@@ -41,11 +38,7 @@ impl Disk {
 
     /// What is left after the power was cut now.
     fn after_power_cut(&self) -> MemoryStore {
-        let store = MemoryStore::new();
-        for commit in &self.state().durable {
-            store.commit(commit.clone()).unwrap();
-        }
-        store
+        self.live.after_power_cut(0)
     }
 
     fn durable(&self) -> Option<StreamRecord> {
@@ -76,9 +69,7 @@ impl LogStore for Disk {
             state.commits_to_fail -= 1;
             return Err(full());
         }
-        self.live.commit(ops.clone())?;
-        state.unsynced.push(ops);
-        Ok(())
+        self.live.commit(ops)
     }
     fn sync(&self) -> Result<(), StoreError> {
         let mut state = self.state();
@@ -87,9 +78,7 @@ impl LogStore for Disk {
             return Err(full());
         }
         state.syncs += 1;
-        let unsynced = std::mem::take(&mut state.unsynced);
-        state.durable.extend(unsynced);
-        Ok(())
+        self.live.sync()
     }
     fn read_blocks(&self, stream_id: u64, from: u64, max_bytes: usize) -> Result<Vec<v1::Block>, StoreError> {
         self.live.read_blocks(stream_id, from, max_bytes)

@@ -1,5 +1,6 @@
-//! A store in memory, for tests of what stands on the contract. It keeps blocks as they came and forgets
-//! everything when it is dropped.
+//! A store in memory, for tests of what stands on the contract. It keeps blocks as they came, forgets
+//! everything when it is dropped, and knows what a crash would leave: a killed process leaves every commit, a
+//! power cut what was synced and perhaps some commits after that.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,23 +15,29 @@ use crate::{AppendOp, LogStore, StoreError, StreamRecord, WriteOp};
 /// A [`LogStore`] that is gone with the process.
 #[derive(Debug)]
 pub struct MemoryStore {
-    /// Differs between the stores of one process.
+    /// Differs between the stores of one process, but for those that are left of another one.
     store_id: String,
-    content: RwLock<Content>,
+    state: RwLock<State>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct State {
+    /// What readers see.
+    live: Content,
+    /// What was synced.
+    durable: Content,
+    /// The commits between the two, oldest first.
+    unsynced: Vec<Vec<WriteOp>>,
 }
 
 impl Default for MemoryStore {
     fn default() -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
-        let store_id = format!("memory-{}", COUNT.fetch_add(1, Ordering::Relaxed));
-        Self {
-            store_id,
-            content: RwLock::default(),
-        }
+        Self::with_id(format!("memory-{}", COUNT.fetch_add(1, Ordering::Relaxed)))
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Content {
     streams: BTreeMap<u64, StreamRecord>,
     agents: BTreeMap<String, v1::Agent>,
@@ -44,8 +51,61 @@ impl MemoryStore {
         Self::default()
     }
 
+    /// An empty store of this identity.
+    #[must_use]
+    pub fn with_id(store_id: String) -> Self {
+        Self {
+            store_id,
+            state: RwLock::default(),
+        }
+    }
+
+    /// What the next process finds after this one was killed now: every commit, also what a power cut could
+    /// still take.
+    #[must_use]
+    pub fn after_kill(&self) -> Self {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        Self {
+            store_id: self.store_id.clone(),
+            state: RwLock::new(state.clone()),
+        }
+    }
+
+    /// What is left after the power was cut now: everything that was synced, and of the commits after it the
+    /// first `survivors`, as a journal that was written in part.
+    #[must_use]
+    pub fn after_power_cut(&self, survivors: usize) -> Self {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let mut content = state.durable.clone();
+        for commit in state.unsynced.iter().take(survivors) {
+            content.apply(commit.clone());
+        }
+        Self {
+            store_id: self.store_id.clone(),
+            state: RwLock::new(State {
+                live: content.clone(),
+                durable: content,
+                unsynced: Vec::new(),
+            }),
+        }
+    }
+
+    /// Commits that a power cut may take.
+    #[must_use]
+    pub fn unsynced_commits(&self) -> usize {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        state.unsynced.len()
+    }
+
+    /// The records of all streams as a power cut would leave them at least.
+    #[must_use]
+    pub fn durable_streams(&self) -> Vec<StreamRecord> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        state.durable.streams.values().cloned().collect()
+    }
+
     fn read<T>(&self, look: impl FnOnce(&Content) -> T) -> T {
-        look(&self.content.read().unwrap_or_else(PoisonError::into_inner))
+        look(&self.state.read().unwrap_or_else(PoisonError::into_inner).live)
     }
 }
 
@@ -85,6 +145,19 @@ impl Content {
             }
         }
         Ok(())
+    }
+
+    /// Applies operations that were checked.
+    fn apply(&mut self, ops: Vec<WriteOp>) {
+        for op in ops {
+            match op {
+                WriteOp::PutStream(record) => self.put_stream(record),
+                WriteOp::Append(append) => self.append(append),
+                WriteOp::PutAgent(agent) => {
+                    self.agents.insert(agent.agent_id.clone(), agent);
+                }
+            }
+        }
     }
 
     fn append(&mut self, op: AppendOp) {
@@ -132,21 +205,18 @@ impl LogStore for MemoryStore {
     }
 
     fn commit(&self, ops: Vec<WriteOp>) -> Result<(), StoreError> {
-        let mut content = self.content.write().unwrap_or_else(PoisonError::into_inner);
-        content.check(&ops)?;
-        for op in ops {
-            match op {
-                WriteOp::PutStream(record) => content.put_stream(record),
-                WriteOp::Append(append) => content.append(append),
-                WriteOp::PutAgent(agent) => {
-                    content.agents.insert(agent.agent_id.clone(), agent);
-                }
-            }
-        }
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.live.check(&ops)?;
+        state.live.apply(ops.clone());
+        state.unsynced.push(ops);
         Ok(())
     }
 
     fn sync(&self) -> Result<(), StoreError> {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        for commit in std::mem::take(&mut state.unsynced) {
+            state.durable.apply(commit);
+        }
         Ok(())
     }
 
@@ -212,6 +282,27 @@ mod tests {
 
     #[test]
     fn it_keeps_the_contract() {
-        crate::conformance::run(MemoryStore::new, |store| store);
+        crate::conformance::run(MemoryStore::new, |store| store.after_kill());
+    }
+
+    #[test]
+    fn a_kill_leaves_every_commit_and_a_power_cut_what_was_synced_and_a_prefix_of_the_rest() {
+        let store = MemoryStore::new();
+        let commit = |ops| store.commit(ops).unwrap();
+        let append = |first| WriteOp::Append(crate::conformance::append(1, first, 10));
+        commit(vec![WriteOp::PutStream(crate::conformance::stream(1)), append(0)]);
+        store.sync().unwrap();
+        commit(vec![append(10)]);
+        commit(vec![append(20), append(30)]);
+        let head = |store: &MemoryStore| store.load_streams().unwrap()[0].next_sequence;
+        assert_eq!(store.durable_streams()[0].next_sequence, 10);
+        assert_eq!(head(&store.after_kill()), 40);
+        for (survivors, next_sequence) in [(0, 10), (1, 20), (2, 40), (9, 40)] {
+            let left = store.after_power_cut(survivors);
+            assert_eq!((head(&left), left.unsynced_commits()), (next_sequence, 0));
+            assert_eq!(left.store_id(), store.store_id());
+        }
+        // The next process has not synced it either.
+        assert_eq!(head(&store.after_kill().after_power_cut(0)), 10);
     }
 }
