@@ -25,5 +25,6 @@ export default defineConfig({
   },
   server: { proxy },
   preview: { proxy },
-  test: { include: ["src/**/*.test.ts"] },
+  // A test waits for conditions; on a busy machine they take their time.
+  test: { include: ["src/**/*.test.ts"], testTimeout: 60_000 },
 });

@@ -101,7 +101,7 @@ describe("reconnecting", () => {
     }
     const seen: number[] = [];
     const run = async (): Promise<void> => {
-      for await (const value of watched(silent, new AbortController().signal, 20)) seen.push(value);
+      for await (const value of watched(silent, new AbortController().signal, { firstMs: 20, nextMs: 20 })) seen.push(value);
     };
     await expect(run()).rejects.toBeInstanceOf(SilenceError);
     expect(seen).toEqual([1]);

@@ -1,30 +1,21 @@
-/**
- * Every stream and agent the relay knows, kept up to date by one Watch call that reconnects by itself.
- */
+/** Every stream and agent the relay knows, kept up to date, and how fast each stream grew of late. */
 import type { Agent, Stream } from "../../gen/millstream/v1/stream_pb";
-import { Backoff, pause } from "../rpc/backoff";
-import type { LogClient } from "../rpc/client";
-import { describeFailure, StreamClosedError } from "../rpc/failure";
-import { watched } from "../rpc/watchdog";
-
-export type CatalogState =
-  | { readonly kind: "connecting" }
-  | { readonly kind: "complete" }
-  | { readonly kind: "unreachable"; readonly reason: string };
+import type { CatalogHandle, CatalogSource, CatalogState, CatalogUpdate } from "../rpc/catalog-source";
+import { Rates } from "./rates";
 
 export class Catalog {
-  readonly #client: LogClient;
+  readonly #source: CatalogSource;
   readonly #changed: () => void;
-  readonly #stop = new AbortController();
-  readonly #backoff = new Backoff();
-  #wake = new AbortController();
+  readonly rates = new Rates();
+  #handle: CatalogHandle | null = null;
   #streams = new Map<number, Stream>();
   #agents = new Map<string, Agent>();
   #state: CatalogState = { kind: "connecting" };
+  #isPolled = false;
 
   /** `changed` is called after every change: paint on the next frame. */
-  constructor(client: LogClient, changed: () => void) {
-    this.#client = client;
+  constructor(source: CatalogSource, changed: () => void) {
+    this.#source = source;
     this.#changed = changed;
   }
 
@@ -40,62 +31,41 @@ export class Catalog {
     return this.#state;
   }
 
-  /** Runs until `close`. Never rejects. */
-  async run(): Promise<void> {
-    while (!this.#stop.signal.aborted) {
-      try {
-        await this.#watch();
-        throw new StreamClosedError();
-      } catch (error) {
-        if (this.#stop.signal.aborted) return;
-        this.#set({ kind: "unreachable", reason: describeFailure(error).message });
-      }
-      await pause(this.#backoff.next(), this.#wake.signal);
-      if (!this.#stop.signal.aborted) this.#wake = new AbortController();
-    }
+  /** Something between relay and page holds back what is live; the lists are read again and again. */
+  get isPolled(): boolean {
+    return this.#isPolled;
+  }
+
+  /** Watches until `close`. */
+  open(): void {
+    this.#handle = this.#source.watch((update) => this.#take(update));
   }
 
   retryNow(): void {
-    this.#wake.abort();
+    this.#handle?.retryNow();
   }
 
   close(): void {
-    this.#stop.abort();
-    this.#wake.abort();
+    this.#handle?.close();
   }
 
-  /** What is known stays in view until the new lists are complete; then what is gone goes. */
-  async #watch(): Promise<void> {
-    const streams = new Map<number, Stream>();
-    const agents = new Map<string, Agent>();
-    let complete = false;
-    for await (const { message } of watched((signal) => this.#client.watch({}, { signal }), this.#stop.signal)) {
-      switch (message.case) {
-        case "stream":
-          streams.set(Number(message.value.streamId), message.value);
-          break;
-        case "agent":
-          agents.set(message.value.agentId, message.value);
-          break;
-        case "removedStreamId":
-          streams.delete(Number(message.value));
-          break;
-        case "snapshotDone":
-          complete = true;
-          this.#streams = streams;
-          this.#agents = agents;
-          this.#backoff.reset();
-          this.#set({ kind: "complete" });
-          break;
-        default:
-          break;
-      }
-      if (complete) this.#changed();
+  #take(update: CatalogUpdate): void {
+    this.#state = update.state;
+    this.#isPolled = update.isPolled;
+    if (update.isWhole) {
+      this.#streams = new Map();
+      this.#agents = new Map();
     }
-  }
-
-  #set(state: CatalogState): void {
-    this.#state = state;
+    const nowMs = Date.now();
+    for (const stream of update.streams) {
+      this.#streams.set(Number(stream.streamId), stream);
+      this.rates.note(Number(stream.streamId), Number(stream.nextSequence), nowMs);
+    }
+    for (const id of update.removed) {
+      this.#streams.delete(id);
+      this.rates.forget(id);
+    }
+    for (const agent of update.agents) this.#agents.set(agent.agentId, agent);
     this.#changed();
   }
 }

@@ -1,7 +1,7 @@
 /** The connection state in words. */
 import { describeEnd, outcomeOfEnd, type Outcome } from "../text/outcome";
 import { formatCount, formatLines } from "../text/format";
-import type { Phase } from "../rpc/tail-session";
+import type { Phase } from "../rpc/tail";
 import type { Track } from "./track";
 
 export type Tone = "quiet" | "live" | "warning" | "passed" | "failed";
@@ -37,12 +37,23 @@ export function describeState({ phase, tracks, away }: FeedFacts, nowMs: number)
     case "failed":
       return { text: phase.reason, tone: "failed" };
     case "live":
+    case "polling":
     case "ended":
-      return describeStreams(all, away ?? new Set());
+      return describeDelivery(all, phase) ?? describeStreams(all, away ?? new Set(), phase.kind === "polling");
   }
 }
 
-function describeStreams(tracks: readonly Track[], away: ReadonlySet<number>): StateInWords {
+/** What a reader has to know before how the streams stand: lines that are missing, or not here yet. */
+function describeDelivery(tracks: readonly Track[], phase: Phase): StateInWords | null {
+  if (phase.kind === "ended") return null;
+  const behind = tracks.reduce((lines, track) => lines + track.behind, 0);
+  if (behind > 0) return { text: `behind by ${formatLines(behind)}`, tone: "warning" };
+  const missing = tracks.reduce((lines, track) => lines + track.missing, 0);
+  if (missing > 0) return { text: `live, with a gap of ${formatLines(missing)}`, tone: "warning" };
+  return null;
+}
+
+function describeStreams(tracks: readonly Track[], away: ReadonlySet<number>, isPolled: boolean): StateInWords {
   const [only] = tracks;
   if (tracks.length === 1 && only) {
     if (only.isUnknown) return { text: `there is no stream ${only.streamId}`, tone: "failed" };
@@ -51,7 +62,7 @@ function describeStreams(tracks: readonly Track[], away: ReadonlySet<number>): S
     }
     if (away.has(only.streamId)) return { text: "waiting for the agent, which is away", tone: "warning" };
     if (only.head === 0) return { text: "waiting for the first line", tone: "live" };
-    return { text: "live", tone: "live" };
+    return { text: isPolled ? "live, read every second" : "live", tone: "live" };
   }
   const ended = tracks.filter((track) => track.end !== null).length;
   const gone = tracks.filter((track) => track.end === null && away.has(track.streamId)).length;

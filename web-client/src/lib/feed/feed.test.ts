@@ -2,6 +2,8 @@ import { Code } from "@connectrpc/connect";
 import { create } from "@bufbuild/protobuf";
 import { afterEach, describe, expect, test, vi } from "vitest";
 import { EndReason, StreamEndSchema } from "../../gen/millstream/v1/stream_pb";
+import { StreamingHealth } from "../rpc/streaming-health";
+import { TailHub } from "../rpc/tail-hub";
 import type { TestLine } from "../testing/blocks";
 import { FakeLogService } from "../testing/fake-log-service";
 import { describeState } from "./describe";
@@ -19,9 +21,11 @@ afterEach(() => {
 });
 
 function open(service: FakeLogService, ids: number[], follows = true): LogFeed {
-  const feed = new LogFeed(service.client(), ids, follows, () => undefined);
+  const client = service.client();
+  const hub = new TailHub(client, new StreamingHealth(client));
+  const feed = new LogFeed(client, hub, ids, follows, () => undefined);
   feeds.push(feed);
-  void feed.run();
+  feed.open();
   return feed;
 }
 
@@ -37,7 +41,7 @@ describe("one stream", () => {
     const feed = open(service, [1]);
     await until(() => expect(feed.phase.kind).toBe("live"));
     expect(sequences(feed)).toEqual(dense(29_000, 30_000));
-    expect(service.reads).toBe(0);
+    expect(service.reads, "its bounds, and no page").toBe(1);
     service.append(1, numbered(3, 30_000));
     await until(() => expect(sequences(feed).at(-1)).toBe(30_002));
     expect(feed.totalLines).toBe(30_003);
@@ -86,6 +90,7 @@ describe("one stream", () => {
     const service = new FakeLogService();
     service.add(1, numbered(30_000));
     const feed = open(service, [1], false);
+    await until(() => expect(feed.phase.kind).toBe("live"));
     await feed.jumpTo(1, 15_000);
     expect(sequences(feed)).toContain(15_000);
     expect(feed.rows[0]?.sequence).toBe(14_500);
@@ -159,7 +164,7 @@ describe("one stream", () => {
     const service = new FakeLogService();
     const feed = open(service, [9]);
     await until(() => expect(feed.phase).toEqual({ kind: "failed", reason: "There is no stream 9" }));
-    expect(service.tails).toHaveLength(1);
+    expect(service.tails).toHaveLength(0);
   });
 });
 

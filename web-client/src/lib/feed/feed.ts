@@ -4,11 +4,11 @@
  * more at either end, jumps, and returns to the end.
  */
 import type { Gap, StreamBlock, StreamEnded } from "../../gen/millstream/v1/log_pb";
-import type { Stream } from "../../gen/millstream/v1/stream_pb";
+import type { Position, Stream } from "../../gen/millstream/v1/stream_pb";
 import { linesOf, nextSequenceOf } from "../block/lines";
 import type { LogClient } from "../rpc/client";
 import { describeFailure } from "../rpc/failure";
-import { TailSession, type Phase } from "../rpc/tail-session";
+import type { Phase, TailHandle, TailSource } from "../rpc/tail";
 import { Follow, type ScrollPosition } from "./follow";
 import { LiveTail } from "./live-tail";
 import { Pages } from "./pages";
@@ -28,7 +28,8 @@ export interface LineTarget {
 
 export class LogFeed {
   readonly tracks: ReadonlyMap<number, Track>;
-  readonly #session: TailSession;
+  readonly #tails: TailSource;
+  #handle: TailHandle | null = null;
   readonly #pages: Pages;
   readonly #window = new RowWindow();
   readonly #liveTail = new LiveTail();
@@ -48,19 +49,12 @@ export class LogFeed {
    * Opens at the end where `follows` is set, otherwise empty until a jump. `changed` is called after every
    * change, many times a second under load: paint on the next frame.
    */
-  constructor(client: LogClient, streamIds: readonly number[], follows: boolean, changed: () => void) {
+  constructor(client: LogClient, tails: TailSource, streamIds: readonly number[], follows: boolean, changed: () => void) {
     this.tracks = new Map(streamIds.map((id) => [id, new Track(id)]));
     this.#pages = new Pages(client);
     this.#changed = changed;
     this.#follow = new Follow(follows);
-    this.#session = new TailSession(client, streamIds, FIRST_LINES, {
-      phase: (phase) => this.#onPhase(phase),
-      stream: (stream) => this.#onStream(stream),
-      block: (block) => this.#onBlock(block),
-      gap: (gap) => this.#onGap(gap),
-      ended: (ended) => this.#onEnded(ended),
-      reset: () => this.#onReset(),
-    });
+    this.#tails = tails;
   }
 
   get rows(): readonly Row[] {
@@ -106,19 +100,28 @@ export class LogFeed {
     return some(this.tracks, (track) => track.shownTo < track.received);
   }
 
-  /** Runs until `close`. Never rejects. */
-  async run(): Promise<void> {
-    await this.#session.run();
+  /** Subscribes, until `close`. */
+  open(): void {
+    this.#handle = this.#tails.follow([...this.tracks.keys()], FIRST_LINES, {
+      phase: (phase) => this.#onPhase(phase),
+      stream: (stream) => this.#onStream(stream),
+      block: (block, from) => this.#onBlock(block, from),
+      gap: (gap) => this.#onGap(gap),
+      ended: (ended) => this.#onEnded(ended),
+      heads: (heads) => this.#onHeads(heads),
+      skipped: (streamId, next) => this.#onSkipped(streamId, next),
+      reset: () => this.#onReset(),
+    });
   }
 
   close(): void {
     this.#placement += 1;
     this.#closed.abort();
-    this.#session.stop();
+    this.#handle?.close();
   }
 
   retryNow(): void {
-    this.#session.retryNow();
+    this.#handle?.retryNow();
   }
 
   /** Lines before a row of the window, counted over the whole of all streams. */
@@ -293,7 +296,7 @@ export class LogFeed {
 
   #onPhase(phase: Phase): void {
     this.#phase = phase;
-    const isSettled = phase.kind === "live" || phase.kind === "ended";
+    const isSettled = phase.kind === "live" || phase.kind === "polling" || phase.kind === "ended";
     if (isSettled && !this.#caughtUp) {
       this.#caughtUp = true;
       if (this.#follow.following) void this.#showEnd();
@@ -320,10 +323,10 @@ export class LogFeed {
     this.#changed();
   }
 
-  #onBlock({ streamId, block }: StreamBlock): void {
+  #onBlock({ streamId, block }: StreamBlock, fromSequence: number): void {
     const track = this.tracks.get(Number(streamId));
     if (track === undefined || block === undefined) return;
-    this.#arrive(track, linesOf(track.streamId, block, { lastLines: MAX_ROWS }), nextSequenceOf(block));
+    this.#arrive(track, linesOf(track.streamId, block, { fromSequence, lastLines: MAX_ROWS }), nextSequenceOf(block));
   }
 
   #onGap(gap: Gap): void {
@@ -335,7 +338,25 @@ export class LogFeed {
       nextSequence: Number(gap.nextSequence),
       message: gap.message,
     };
+    track.missing += mark.nextSequence - mark.sequence;
     this.#arrive(track, [mark], mark.nextSequence);
+  }
+
+  #onHeads(heads: readonly Position[]): void {
+    for (const { streamId, nextSequence } of heads) this.tracks.get(Number(streamId))?.hear(Number(nextSequence));
+    this.#changed();
+  }
+
+  /** Lines that are stored but were not handed on: the view reads them where it shows them. */
+  #onSkipped(streamId: number, next: number): void {
+    const track = this.tracks.get(streamId);
+    if (track === undefined) return;
+    const before = track.received;
+    track.receive(next);
+    this.#liveTail.clear();
+    this.#follow.arrived(Math.max(0, next - before));
+    if (this.#caughtUp && this.#follow.following) void this.#showEnd();
+    this.#changed();
   }
 
   #arrive(track: Track, entries: readonly Entry[], next: number): void {

@@ -16,6 +16,9 @@ export class Track {
   /** Sequence after the newest line that exists. */
   head = 0;
   #received: number | null = null;
+  /** Lines that the subscription said are missing. */
+  missing = 0;
+  #toldHead = 0;
   /** The window shows [shownFrom, shownTo) of this stream. */
   shownFrom = 0;
   shownTo = 0;
@@ -74,6 +77,17 @@ export class Track {
     this.head = Math.max(this.head, nextSequence);
   }
 
+  /** The relay says that lines below this exist. */
+  hear(head: number): void {
+    this.#toldHead = Math.max(this.#toldHead, head);
+    this.head = Math.max(this.head, head);
+  }
+
+  /** Lines that exist, as far as the relay said, and have not been delivered. */
+  get behind(): number {
+    return Math.max(0, this.#toldHead - this.received);
+  }
+
   /** Live entries were shown up to here. */
   showTo(nextSequence: number): void {
     this.shownTo = nextSequence;
@@ -97,6 +111,8 @@ export class Track {
     this.first = 0;
     this.head = 0;
     this.#received = null;
+    this.#toldHead = 0;
+    this.missing = 0;
     this.place(0);
   }
 

@@ -19,9 +19,16 @@ const FATAL = new Set([
   Code.OutOfRange,
 ]);
 
-/** Nothing came for longer than two heartbeats take. */
+/** Nothing came for longer than it should take. */
 export class SilenceError extends Error {
   override name = "SilenceError";
+  /** Not even the first message came. */
+  readonly isFromBeginning: boolean;
+
+  constructor(isFromBeginning: boolean) {
+    super();
+    this.isFromBeginning = isFromBeginning;
+  }
 }
 
 /** The relay closed a call that was to stay open. */

@@ -1,17 +1,24 @@
 /** Tells a quiet stream from a dead one: the relay sends a heartbeat every 10 seconds. */
 import { SilenceError } from "./failure";
 
-/** Silence after which a stream is taken for dead, milliseconds. */
-export const SILENCE_LIMIT_MS = 25_000;
+/** Silence after which a stream is taken for dead. */
+export interface Limits {
+  /** Before the first message, which the relay sends at once; milliseconds. */
+  readonly firstMs: number;
+  /** Between two messages, milliseconds. */
+  readonly nextMs: number;
+}
+
+export const DEFAULT_LIMITS: Limits = { firstMs: 8_000, nextMs: 25_000 };
 
 /**
- * The messages of `open`'s stream. Throws SilenceError, and aborts the call, when none comes for
- * `limitMs`; ends without an error when `signal` aborts.
+ * The messages of `open`'s stream. Throws SilenceError, and aborts the call, when none comes within the
+ * limits; ends without an error when `signal` aborts.
  */
 export async function* watched<T>(
   open: (signal: AbortSignal) => AsyncIterable<T>,
   signal: AbortSignal,
-  limitMs = SILENCE_LIMIT_MS,
+  limits: Limits = DEFAULT_LIMITS,
 ): AsyncGenerator<T> {
   const call = new AbortController();
   const stop = (): void => call.abort();
@@ -21,18 +28,20 @@ export async function* watched<T>(
     call.abort();
   };
   signal.addEventListener("abort", stop);
-  let timer = setTimeout(expire, limitMs);
+  let timer = setTimeout(expire, limits.firstMs);
+  let isFirst = true;
   try {
     if (signal.aborted) return;
     for await (const message of open(call.signal)) {
       clearTimeout(timer);
+      isFirst = false;
       yield message;
       if (signal.aborted) return;
-      timer = setTimeout(expire, limitMs);
+      timer = setTimeout(expire, limits.nextMs);
     }
   } catch (error) {
     if (signal.aborted) return;
-    throw silent ? new SilenceError() : error;
+    throw silent ? new SilenceError(isFirst) : error;
   } finally {
     clearTimeout(timer);
     signal.removeEventListener("abort", stop);

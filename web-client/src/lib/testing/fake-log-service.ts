@@ -19,6 +19,15 @@ export class FakeLogService {
   /** Ends every open call with this error once. */
   #break: ConnectError | null = null;
   readonly #changes = new EventTarget();
+  #version = 0;
+  /** Calls of Tail that are open. */
+  openTails = 0;
+  /** Nothing of a Tail is let through: as a proxy does that waits for the end of an answer. */
+  holdsBack = false;
+  /** Whose streams these are: another number is another store. */
+  store = 1;
+  /** Milliseconds between heartbeats. */
+  heartbeatMs = 10_000;
 
   add(streamId: number, lines: readonly TestLine[] = []): void {
     this.streams.set(streamId, { lines: [...lines], end: null });
@@ -45,6 +54,8 @@ export class FakeLogService {
       streamId: BigInt(id),
       nextSequence: BigInt(find(BigInt(id)).lines.length),
       state: StreamState.LIVE,
+      createdUnixUs: BigInt(this.store),
+      end: find(BigInt(id)).end ?? undefined,
     });
     const tail = this.#tail.bind(this);
     const transport = createRouterTransport(({ service }) => {
@@ -66,6 +77,8 @@ export class FakeLogService {
           };
         },
         tail: (request, { signal }) => tail(request, signal, describe),
+        listAgents: () => ({}),
+        listStreams: () => ({ streams: [...this.streams.keys()].map(describe) }),
       });
     });
     return createClient(LogService, transport);
@@ -73,6 +86,29 @@ export class FakeLogService {
 
   async *#tail(request: TailRequest, signal: AbortSignal, describe: (id: number) => { streamId: bigint; nextSequence: bigint }) {
     this.tails.push(request);
+    this.openTails += 1;
+    let isOpen = true;
+    // A generator that waits in a yield is not told that nobody listens any more; the signal is.
+    const close = (): void => {
+      if (isOpen) this.openTails -= 1;
+      isOpen = false;
+      this.#notify();
+    };
+    signal.addEventListener("abort", close, { once: true });
+    try {
+      if (this.holdsBack) await new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
+      else yield* this.#deliver(request, signal, describe);
+    } finally {
+      close();
+    }
+  }
+
+  async *#deliver(request: TailRequest, signal: AbortSignal, describe: (id: number) => { streamId: bigint; nextSequence: bigint }) {
+    if (request.start.case === "cursor" && storeOf(request.start.value) !== this.store) {
+      throw new ConnectError("the cursor is of another store", Code.FailedPrecondition);
+    }
+    const cursor = (): Uint8Array<ArrayBuffer> => cursorOf(this.store, next);
+    const beat = () => ({ message: { case: "heartbeat" as const, value: { cursor: cursor(), serverUnixUs: BigInt(Date.now() * 1_000) } } });
     const next = new Map<number, number>();
     const ended = new Set<number>();
     for (const id of request.streamIds.map(Number)) {
@@ -82,7 +118,8 @@ export class FakeLogService {
       const known = request.start.case === "cursor" ? placesOf(request.start.value).get(id) : undefined;
       next.set(id, position ? Number(position.nextSequence) : (known ?? Math.max(0, lines.length - last)));
     }
-    yield { message: { case: "heartbeat" as const, value: { cursor: cursorOf(next) } } };
+    yield beat();
+    let beatMs = Date.now();
     if (this.hangUps > 0) {
       this.hangUps -= 1;
       return;
@@ -90,6 +127,7 @@ export class FakeLogService {
     for (const id of next.keys()) yield { message: { case: "stream" as const, value: describe(id) } };
     let isCaughtUp = false;
     while (!signal.aborted) {
+      const seen = this.#version;
       for (const [id, from] of next) {
         const { lines, end } = this.#find(id);
         if (from < lines.length) {
@@ -101,12 +139,19 @@ export class FakeLogService {
           yield { message: { case: "streamEnded" as const, value: { streamId: BigInt(id), nextSequence: BigInt(lines.length), end } } };
         }
       }
-      if (!isCaughtUp) yield { message: { case: "caughtUp" as const, value: { cursor: cursorOf(next) } } };
+      if (!isCaughtUp) yield { message: { case: "caughtUp" as const, value: { cursor: cursor() } } };
       isCaughtUp = true;
-      await new Promise((resolve) => {
-        this.#changes.addEventListener("change", resolve, { once: true });
-        signal.addEventListener("abort", resolve, { once: true });
-      });
+      if (Date.now() - beatMs >= this.heartbeatMs) {
+        beatMs = Date.now();
+        yield beat();
+      }
+      // What changed while a message was on its way must not be waited for.
+      if (this.#version === seen && this.#break === null) {
+        await new Promise((resolve) => {
+          this.#changes.addEventListener("change", resolve, { once: true });
+          setTimeout(resolve, this.heartbeatMs);
+        });
+      }
       if (this.#break !== null) {
         const error = this.#break;
         this.#break = null;
@@ -122,14 +167,23 @@ export class FakeLogService {
   }
 
   #notify(): void {
+    this.#version += 1;
     this.#changes.dispatchEvent(new Event("change"));
   }
 }
 
-function cursorOf(places: ReadonlyMap<number, number>): Uint8Array<ArrayBuffer> {
-  return new TextEncoder().encode(JSON.stringify([...places]));
+function cursorOf(store: number, places: ReadonlyMap<number, number>): Uint8Array<ArrayBuffer> {
+  return new TextEncoder().encode(JSON.stringify({ store, places: [...places] }));
+}
+
+function decode(cursor: Uint8Array): { store: number; places: [number, number][] } {
+  return JSON.parse(new TextDecoder().decode(cursor)) as { store: number; places: [number, number][] };
+}
+
+function storeOf(cursor: Uint8Array): number {
+  return decode(cursor).store;
 }
 
 function placesOf(cursor: Uint8Array): Map<number, number> {
-  return new Map(JSON.parse(new TextDecoder().decode(cursor)) as [number, number][]);
+  return new Map(decode(cursor).places);
 }
