@@ -12,6 +12,8 @@ export interface Style {
   readonly underline: boolean;
   readonly strike: boolean;
   readonly inverse: boolean;
+  /** Where the text leads (OSC 8); only ever a safe address. */
+  readonly link: string | null;
 }
 
 export const PLAIN: Style = {
@@ -23,6 +25,7 @@ export const PLAIN: Style = {
   underline: false,
   strike: false,
   inverse: false,
+  link: null,
 };
 
 export function sameStyle(a: Style, b: Style): boolean {
@@ -35,7 +38,8 @@ export function sameStyle(a: Style, b: Style): boolean {
       a.italic === b.italic &&
       a.underline === b.underline &&
       a.strike === b.strike &&
-      a.inverse === b.inverse)
+      a.inverse === b.inverse &&
+      a.link === b.link)
   );
 }
 
@@ -74,7 +78,7 @@ function applyCode(style: Style, code: number, detail: number | undefined): Styl
   if (code >= 100 && code <= 107) return { ...style, background: code - 100 + 8 };
   switch (code) {
     case 0:
-      return PLAIN;
+      return style.link === null ? PLAIN : { ...PLAIN, link: style.link };
     case 1:
       return { ...style, bold: true };
     case 2:

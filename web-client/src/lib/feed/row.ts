@@ -1,9 +1,10 @@
 /**
  * A row: what the reader sees as one line. Usually one line of the stream; lines that continue each
- * other (flag "partial") stand in one row while they stand next to each other.
+ * other (flag "partial") stand in one row, and lines that redraw rows above them in the last row that they drew.
  */
 import { Channel } from "../../gen/millstream/v1/block_pb";
 import { parseLine, type ParsedLine } from "../ansi/parse";
+import { PLAIN, type Style } from "../ansi/style";
 import type { Line } from "../block/lines";
 
 /** Lines that are not stored any more, in the place where they were. */
@@ -24,6 +25,25 @@ export interface LineRow {
   readonly timeUs: number;
   readonly channel: Channel;
   readonly lines: readonly Line[];
+  /** The style that the lines before left. */
+  readonly style: Style;
+  /** What redraws made of the row, which its own lines do not say; null: it is what its lines say. */
+  readonly drawn: Drawing | null;
+  /** Lines hidden below this row, in a closed group. */
+  readonly hidden: { readonly from: number; readonly to: number } | null;
+}
+
+/** One row of several that were drawn as one picture. */
+export interface Drawing {
+  readonly line: ParsedLine;
+  /** Names the picture. */
+  readonly picture: number;
+  /** The style that the row's lines left. */
+  readonly styleAfter: Style;
+  /** Some of the lines that drew it are not kept, so that it cannot be drawn again. */
+  readonly isSealed: boolean;
+  /** It reaches above what is held: with the lines before it would look different. */
+  readonly isClipped: boolean;
 }
 
 export interface GapRow extends GapMark {
@@ -39,7 +59,7 @@ const MAX_JOINED_LINES = 64;
 /** Bytes of a row that are decoded to paint it. */
 const MAX_PAINTED_BYTES = 131_072;
 
-export function rowOf(line: Line): LineRow {
+export function rowOf(line: Line, style: Style = PLAIN): LineRow {
   return {
     kind: line.channel === Channel.NOTICE ? "notice" : "line",
     key: `${line.streamId}:${line.sequence}`,
@@ -49,6 +69,9 @@ export function rowOf(line: Line): LineRow {
     timeUs: line.timeUs,
     channel: line.channel,
     lines: [line],
+    style,
+    drawn: null,
+    hidden: null,
   };
 }
 
@@ -60,6 +83,8 @@ export function gapRowOf(gap: GapMark): GapRow {
 export function continues(row: Row | undefined, after: LineRow): row is LineRow {
   if (row === undefined || row.kind !== "line" || after.kind !== "line") return false;
   return (
+    row.hidden === null &&
+    row.drawn === null &&
     row.lines.at(-1)?.partial === true &&
     row.streamId === after.streamId &&
     row.channel === after.channel &&
@@ -97,16 +122,17 @@ export function rowBytes(row: LineRow): number {
 
 /** Bytes that `rowText` leaves out. */
 export function cutBytes(row: LineRow): number {
-  return Math.max(0, rowBytes(row) - MAX_PAINTED_BYTES);
+  return row.drawn === null ? Math.max(0, rowBytes(row) - MAX_PAINTED_BYTES) : 0;
 }
 
 /** Rows never change once made (a continued row is a new one), so what was parsed stays true. */
 const parsedRows = new WeakMap<LineRow, ParsedLine>();
 
 export function parsed(row: LineRow): ParsedLine {
+  if (row.drawn !== null) return row.drawn.line;
   let result = parsedRows.get(row);
   if (result === undefined) {
-    result = parseLine(rowText(row));
+    result = parseLine(rowText(row), row.style);
     parsedRows.set(row, result);
   }
   return result;
