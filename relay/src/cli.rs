@@ -1,8 +1,10 @@
 //! The command line of `millstream-relay`.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+use millstream_relay::auth::Role;
 use millstream_relay::config::Settings;
 
 /// Takes log lines from agents, stores them durably, and serves them to browsers and programs.
@@ -24,17 +26,75 @@ pub(crate) enum Command {
     Serve,
     /// Check the configuration and say in plain words what it means
     CheckConfig,
-    /// Tokens for agents and people
+    /// Tokens for agents, programs and people; the relay may run meanwhile
     #[command(subcommand)]
     Token(TokenCommand),
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokenCommand {
-    /// Make a token
-    Create,
-    /// List tokens
+    /// Make a token and print it, this once: only a hash of it is kept
+    Create(CreateToken),
+    /// List tokens: who, role, scope, validity, last use
     List,
-    /// Revoke a token
-    Revoke,
+    /// End a token's validity; calls that use it are ended within seconds
+    Revoke {
+        /// Id or name, as `list` shows them
+        #[arg(value_name = "ID|NAME")]
+        token: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CreateToken {
+    /// Who will use it, for lists and the audit: A-Z a-z 0-9 _ . @ -
+    #[arg(long)]
+    pub(crate) name: String,
+    /// agent (sends the streams of its host), viewer (reads), operator (also starts and stops builds), admin
+    /// (also reads the audit)
+    #[arg(long)]
+    pub(crate) role: Role,
+    /// Selector of the streams that it may see or send, such as `team=web,host=build-*` [default: all]
+    #[arg(long, value_name = "SELECTOR", default_value = "", hide_default_value = true)]
+    pub(crate) scope: String,
+    /// Host that an agent may send for (added to the scope; globs allowed); every agent token needs one, or a scope
+    #[arg(long, value_name = "HOST")]
+    pub(crate) host: Option<String>,
+    /// Source that an agent may send, may be given several times (added to the scope) [default: all]
+    #[arg(long, value_name = "SOURCE")]
+    pub(crate) source: Vec<String>,
+    /// How long it is valid: 12h, 30d, never [default: 90d, for agents never]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) expires: Option<Lifetime>,
+}
+
+/// How long a token is valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lifetime {
+    Seconds(i64),
+    Forever,
+}
+
+impl FromStr for Lifetime {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "never" {
+            return Ok(Self::Forever);
+        }
+        let problem = || "write it as 90m, 12h, 30d or never".to_owned();
+        let unit = text.chars().last().ok_or_else(problem)?;
+        let seconds = match unit {
+            'm' => 60,
+            'h' => 3600,
+            'd' => 86400,
+            _ => return Err(problem()),
+        };
+        let count: i64 = text[..text.len() - 1].parse().map_err(|_| problem())?;
+        // A century is for ever; beyond, times could not be shown.
+        (1..=100 * 366 * 86400 / seconds)
+            .contains(&count)
+            .then_some(Self::Seconds(count * seconds))
+            .ok_or_else(problem)
+    }
 }

@@ -16,11 +16,13 @@ use millstream_store::{LogStore, StoreError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::Status;
 
+use crate::auth::Access;
 use crate::ingest::IngestApi;
 use crate::metrics::Metrics;
 use crate::services;
-use crate::streams::{Agents, Registry, RingBudget};
+use crate::streams::{Agents, Registry, RingBudget, StreamHandle};
 use crate::subscription::Sources;
 use crate::writer::{self, Fsync, Writer, WriterParts};
 
@@ -83,6 +85,17 @@ impl CoreParts {
     /// Why the store takes no lines at the moment.
     pub(crate) fn trouble(&self) -> Option<String> {
         self.trouble.borrow().clone()
+    }
+
+    /// The stream with this id, if it exists for the caller.
+    ///
+    /// # Errors
+    /// NOT_FOUND, in the same words whether there is none or they may not see it.
+    pub(crate) fn visible(&self, access: &Access, stream_id: u64) -> Result<Arc<StreamHandle>, Status> {
+        self.registry
+            .get(stream_id)
+            .filter(|stream| access.sees(&stream.labels))
+            .ok_or_else(|| services::unknown_stream(stream_id))
     }
 
     pub(crate) fn sources(&self) -> Sources {
@@ -212,7 +225,8 @@ impl Core {
         Ok((core, work))
     }
 
-    /// The gRPC services of Millstream, and OTLP logs; health and reflection are the server's.
+    /// The gRPC services of Millstream, and OTLP logs; health and reflection are the server's. Each call must
+    /// have an [`Access`] in its extensions (`Arc<Access>`), or it is refused.
     #[must_use]
     pub fn routes(&self) -> tonic::service::Routes {
         use millstream_proto::limits::MAX_MESSAGE_BYTES;
@@ -228,10 +242,11 @@ impl Core {
             .add_service(LogsServiceServer::new(services::NotYet))
     }
 
-    /// The stream as it is now.
+    /// The stream as it is now; `None` when it does not exist for the caller.
     #[must_use]
-    pub fn stream(&self, stream_id: u64) -> Option<v1::Stream> {
-        self.parts.registry.get(stream_id).map(|stream| stream.to_proto())
+    pub fn stream(&self, access: &Access, stream_id: u64) -> Option<v1::Stream> {
+        let stream = self.parts.visible(access, stream_id).ok()?;
+        Some(stream.to_proto())
     }
 
     /// The bytes of a range of lines exactly as they were produced (partial lines joined, notices left

@@ -6,6 +6,7 @@
 //! through. [`core`] puts the parts together. The store is a crate of its own, `millstream-store`; it and
 //! everything up to `subscription` know nothing of HTTP.
 
+pub mod auth;
 mod clock;
 pub mod config;
 mod core;

@@ -4,6 +4,7 @@
 //! line or configuration that is wrong.
 
 mod cli;
+mod tokens;
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -27,11 +28,10 @@ fn main() -> ExitCode {
             print!("{}", config.explain());
             ExitCode::SUCCESS
         }
-        Command::Token(_) => fail(
-            1,
-            "tokens are not available in this version: a relay listens on loopback only, unless \
-             --insecure-listen says otherwise, and asks nobody who they are",
-        ),
+        Command::Token(command) => match tokens::run(&command, &config) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(1, &error.to_string()),
+        },
         Command::Serve => {
             start_log();
             match run(config) {
@@ -73,11 +73,8 @@ fn run(config: Config) -> anyhow::Result<()> {
 async fn serve(config: Config) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    if config.is_open {
-        tracing::warn!(
-            "listening on {} without TLS and logins: everybody who reaches it can read and write logs",
-            config.listen
-        );
+    for warning in config.access.warnings() {
+        tracing::warn!("{warning}");
     }
     let relay = Relay::start(config).await?;
     let mut output = std::io::stdout();

@@ -16,7 +16,8 @@ fn relay(data_dir: &Path) -> Command {
         }
     }
     command
-        .args(["--listen", "127.0.0.1:0", "--data-dir"])
+        .env("MILLSTREAM_LISTEN", "127.0.0.1:0")
+        .arg("--data-dir")
         .arg(data_dir)
         .stdin(Stdio::null());
     command
@@ -31,7 +32,12 @@ struct Running {
 
 impl Running {
     fn start(data_dir: &Path) -> Self {
+        Self::start_with(data_dir, &[])
+    }
+
+    fn start_with(data_dir: &Path, flags: &[&str]) -> Self {
         let mut child = relay(data_dir)
+            .args(flags)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -48,6 +54,34 @@ impl Running {
             stdout,
             address,
         }
+    }
+
+    /// One request and its whole answer; `headers` are whole lines, each with its end.
+    fn get(&self, path: &str, headers: &str) -> String {
+        let port = self.address.rsplit(':').next().unwrap();
+        let mut connection = TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n{headers}\r\n");
+        connection.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    /// SIGTERM; what it had said on standard error.
+    fn stop(&mut self) -> String {
+        let id = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-TERM", &id])
+                .status()
+                .unwrap()
+                .success()
+        );
+        assert_eq!(self.child.wait().unwrap().code(), Some(0));
+        let mut log = String::new();
+        let mut stderr = self.child.stderr.take().unwrap();
+        stderr.read_to_string(&mut log).unwrap();
+        log
     }
 }
 
@@ -153,7 +187,7 @@ fn a_wrong_command_line_or_configuration_is_status_2_and_names_its_place() {
 }
 
 #[test]
-fn an_open_address_needs_a_flag_and_the_check_says_to_whom_it_is_open() {
+fn an_open_address_needs_flags_and_the_check_says_to_whom_it_is_open() {
     let run = |arguments: &[&str]| {
         Command::new(env!("CARGO_BIN_EXE_millstream-relay"))
             .args(["--listen", "0.0.0.0:7171"])
@@ -161,12 +195,27 @@ fn an_open_address_needs_a_flag_and_the_check_says_to_whom_it_is_open() {
             .output()
             .unwrap()
     };
-    assert_told(&run(&["check-config"]), 2, &["0.0.0.0:7171", "--insecure-listen"]);
-    // The flag takes no value from the word after it.
-    for arguments in [
-        &["--insecure-listen", "check-config"][..],
-        &["check-config", "--insecure-listen"],
-        &["--insecure-listen=true", "check-config"],
+    assert_told(&run(&["check-config"]), 2, &["0.0.0.0:7171", "--insecure-no-tls"]);
+    assert_told(
+        &run(&["check-config", "--insecure-no-tls", "--auth=false"]),
+        2,
+        &["0.0.0.0:7171", "--insecure-no-auth"],
+    );
+    for (arguments, words) in [
+        // A flag takes no value from the word after it.
+        (
+            &["--insecure-no-tls", "check-config"][..],
+            "everybody needs a token",
+        ),
+        (&["check-config", "--insecure-no-tls"], "everybody needs a token"),
+        (
+            &["--insecure-no-tls=true", "check-config"],
+            "can read and change logs and copy tokens",
+        ),
+        (
+            &["--insecure-no-tls", "--insecure-no-auth", "check-config"],
+            "nobody is asked for a token",
+        ),
     ] {
         let output = run(arguments);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -175,18 +224,131 @@ fn an_open_address_needs_a_flag_and_the_check_says_to_whom_it_is_open() {
             "{}",
             String::from_utf8_lossy(&output.stderr)
         );
-        assert!(
-            text.contains("everybody") && text.contains("0.0.0.0:7171"),
-            "{text}"
-        );
+        assert!(text.contains(words) && text.contains("0.0.0.0:7171"), "{text}");
     }
 }
 
+/// What `token list` says, a row a line.
+fn listed(data: &Path) -> String {
+    let output = relay(data).args(["token", "list"]).output().unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap()
+}
+
 #[test]
-fn tokens_are_said_not_to_be_there_yet() {
+fn a_token_is_printed_once_works_at_a_running_relay_and_stops_working_when_it_is_revoked() {
     let data = tempfile::tempdir().unwrap();
-    for verb in ["create", "list", "revoke"] {
-        let output = relay(data.path()).args(["token", verb]).output().unwrap();
-        assert_told(&output, 1, &["not available in this version"]);
+    let mut running = Running::start_with(data.path(), &["--auth"]);
+    let create = |arguments: &[&str]| {
+        let output = relay(data.path())
+            .args(["token", "create"])
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let token = create(&["--name", "grafana", "--role", "viewer", "--expires", "30d"]);
+    let token = token.trim_end();
+    assert!(
+        token.starts_with("mst_") && !token.contains('\n'),
+        "the token and nothing else: {token}"
+    );
+    let metrics = |token: &str| running.get("/metrics", &format!("authorization: Bearer {token}\r\n"));
+    eventually(|| metrics(token).starts_with("HTTP/1.1 200"));
+    assert!(running.get("/metrics", "").starts_with("HTTP/1.1 401"));
+    assert!(metrics("mst_wrong").starts_with("HTTP/1.1 401"));
+
+    let list = listed(data.path());
+    for words in ["grafana", "viewer", "all streams", "until 20"] {
+        assert!(list.contains(words), "{words:?} is not in\n{list}");
+    }
+    let output = relay(data.path())
+        .args(["token", "revoke", "grafana"])
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    eventually(|| metrics(token).starts_with("HTTP/1.1 401"));
+    assert!(listed(data.path()).contains("revoked 20"));
+
+    let agent = create(&[
+        "--name", "build-7", "--role", "agent", "--host", "build-7", "--source", "npm",
+    ]);
+    let list = listed(data.path());
+    assert!(
+        list.contains("host=build-7,source in (npm)") && list.contains("until revoked"),
+        "{list}"
+    );
+    // Nothing that a relay says holds a token.
+    let log = running.stop();
+    for secret in [token, agent.trim_end()] {
+        assert!(!log.contains(secret) && !list.contains(secret));
+    }
+    assert!(log.contains("token grafana"), "{log}");
+}
+
+#[test]
+fn bad_wishes_for_tokens_are_told_with_what_to_do() {
+    let data = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| relay(data.path()).arg("token").args(arguments).output().unwrap();
+    assert_told(
+        &run(&["create", "--name", "x", "--role", "root"]),
+        2,
+        &["viewer, operator and admin"],
+    );
+    assert_told(
+        &run(&["create", "--name", "x", "--role", "agent"]),
+        1,
+        &["--host"],
+    );
+    assert_told(
+        &run(&["create", "--name", "x", "--role", "viewer", "--host", "a"]),
+        1,
+        &["--scope"],
+    );
+    assert_told(
+        &run(&["create", "--name", "x y", "--role", "viewer"]),
+        1,
+        &["no name"],
+    );
+    assert_told(
+        &run(&["create", "--name", "x", "--role", "viewer", "--scope", "host~a"]),
+        1,
+        &["scope", "position 4"],
+    );
+    for lifetime in ["1", "0d", "x", "", "1y", "99999999999d"] {
+        let arguments = ["create", "--name", "x", "--role", "viewer", "--expires", lifetime];
+        assert_told(&run(&arguments), 2, &["12h"]);
+    }
+    assert_told(&run(&["revoke", "nobody"]), 1, &["nobody", "token list"]);
+}
+
+#[test]
+fn what_is_given_up_is_said_at_every_start() {
+    let data = tempfile::tempdir().unwrap();
+    let flags = ["--listen", "0.0.0.0:0", "--insecure-no-tls", "--insecure-no-auth"];
+    let mut running = Running::start_with(data.path(), &flags);
+    let log = running.stop();
+    for words in [
+        "--insecure-no-tls",
+        "--insecure-no-auth",
+        "everybody who reaches this relay",
+    ] {
+        assert!(log.contains(words), "{words:?} is not in\n{log}");
+    }
+}
+
+fn eventually(mut holds: impl FnMut() -> bool) {
+    let begin = std::time::Instant::now();
+    while !holds() {
+        assert!(
+            begin.elapsed() < std::time::Duration::from_secs(20),
+            "it did not come true"
+        );
+        std::thread::yield_now();
     }
 }

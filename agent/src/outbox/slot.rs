@@ -276,12 +276,11 @@ impl Slot {
                     "relay refused a block of {name} as malformed, {lost} lines skipped: {message}"
                 ))
             }
-            v1::RefusalReason::Limit if !self.open => {
+            // Tokens and limits change; what could not be sent yet is kept.
+            v1::RefusalReason::Limit | v1::RefusalReason::NotAllowed if !self.open => {
                 self.handle = None;
                 self.reopen_at = Some(Instant::now() + LIMIT_WAIT);
-                Some(format!(
-                    "relay is at a limit and did not open {name}, trying again: {message}"
-                ))
+                Some(format!("relay did not open {name}, trying again: {message}"))
             }
             _ => {
                 self.die(message.clone());

@@ -7,11 +7,14 @@ use serde::Deserialize;
 use super::ConfigError;
 
 /// The keys, as [`super::Settings`] documents them.
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 12] = [
     "listen",
     "data_dir",
     "cors_origins",
-    "insecure_listen",
+    "auth",
+    "public_url",
+    "insecure_no_auth",
+    "insecure_no_tls",
     "fsync",
     "fsync_interval_ms",
     "max_streams",
@@ -25,7 +28,10 @@ pub(super) struct File {
     pub(super) listen: Option<String>,
     pub(super) data_dir: Option<PathBuf>,
     pub(super) cors_origins: Option<Vec<String>>,
-    pub(super) insecure_listen: Option<bool>,
+    pub(super) auth: Option<bool>,
+    pub(super) public_url: Option<String>,
+    pub(super) insecure_no_auth: Option<bool>,
+    pub(super) insecure_no_tls: Option<bool>,
     pub(super) fsync: Option<String>,
     pub(super) fsync_interval_ms: Option<u64>,
     pub(super) max_streams: Option<usize>,

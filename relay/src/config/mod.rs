@@ -3,9 +3,10 @@
 //! A value comes from a flag, else from an environment variable (clap looks there), else from the file,
 //! else it is the default.
 
+mod access;
 mod file;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,7 +14,11 @@ use clap::Args;
 
 use millstream_store::EmbeddedOptions;
 
+use crate::auth::{AuthOptions, PublicUrl, TokenFile, WebPolicy};
 use crate::{CoreOptions, Fsync};
+
+use access::AccessWishes;
+pub use access::{AccessConfig, AccessError};
 
 /// Everything that can be set, as flags and environment variables. The keys of the file are the same
 /// with underscores.
@@ -35,10 +40,21 @@ pub struct Settings {
         global = true
     )]
     pub cors_origins: Option<Vec<String>>,
-    /// Listen on an address that others can reach although this version has neither TLS nor logins:
-    /// everybody who reaches the port can read and write logs
-    #[arg(long, env = "MILLSTREAM_INSECURE_LISTEN", num_args = 0..=1, require_equals = true, default_missing_value = "true", global = true)]
-    pub insecure_listen: Option<bool>,
+    /// Ask every caller for a token, also on loopback [default: true, but false on loopback]
+    #[arg(long, env = "MILLSTREAM_AUTH", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", global = true)]
+    pub auth: Option<bool>,
+    /// Where people reach the relay when a proxy is in front: scheme, host and port, such as
+    /// https://logs.example.com [default: the address that it listens on]
+    #[arg(long, env = "MILLSTREAM_PUBLIC_URL", value_name = "URL", global = true)]
+    pub public_url: Option<String>,
+    /// Give up authentication on an address that others can reach: everybody who reaches the port can read
+    /// every log, send logs in any host's name, and act on build hosts that allow it
+    #[arg(long, env = "MILLSTREAM_INSECURE_NO_AUTH", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", global = true)]
+    pub insecure_no_auth: Option<bool>,
+    /// Give up TLS on an address that others can reach: whoever is on the way can read and change logs and
+    /// copy tokens
+    #[arg(long, env = "MILLSTREAM_INSECURE_NO_TLS", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", global = true)]
+    pub insecure_no_tls: Option<bool>,
     /// When acknowledged lines are on disk: `always` (before the acknowledgement), `interval` (a power
     /// failure may take the last interval), `never` (when the system likes) [default: always]
     #[arg(long, env = "MILLSTREAM_FSYNC", value_name = "POLICY", global = true)]
@@ -69,8 +85,9 @@ pub struct Config {
     pub listen: SocketAddr,
     pub data_dir: PathBuf,
     pub cors_origins: Vec<http::HeaderValue>,
-    /// Others can reach the port and nothing protects it.
-    pub is_open: bool,
+    pub public_url: Option<PublicUrl>,
+    /// Who is let in, and how.
+    pub access: AccessConfig,
     pub core: CoreOptions,
     pub store: EmbeddedOptions,
 }
@@ -88,11 +105,8 @@ pub enum ConfigError {
         value: String,
         cure: String,
     },
-    #[error(
-        "listen: {0} can be reached by others, and this version has neither TLS nor logins; listen on \
-         127.0.0.1 and put a proxy in front, or accept the risk with --insecure-listen"
-    )]
-    OpenListen(SocketAddr),
+    #[error("listen: {0}")]
+    Access(#[from] AccessError),
 }
 
 impl Config {
@@ -110,10 +124,18 @@ impl Config {
                 .as_deref()
                 .unwrap_or("127.0.0.1:7171"),
         )?;
-        let is_open = !listen.ip().is_loopback();
-        if is_open && !settings.insecure_listen.or(file.insecure_listen).unwrap_or(false) {
-            return Err(ConfigError::OpenListen(listen));
-        }
+        let access = AccessConfig::new(
+            listen,
+            &AccessWishes {
+                auth: settings.auth.or(file.auth),
+                insecure_no_auth: settings
+                    .insecure_no_auth
+                    .or(file.insecure_no_auth)
+                    .unwrap_or(false),
+                insecure_no_tls: settings.insecure_no_tls.or(file.insecure_no_tls).unwrap_or(false),
+            },
+        )?;
+        let public_url = settings.public_url.or(file.public_url).map(parse_public_url);
         let interval = settings
             .fsync_interval_ms
             .or(file.fsync_interval_ms)
@@ -132,7 +154,8 @@ impl Config {
                 .into_iter()
                 .map(parse_origin)
                 .collect::<Result<_, _>>()?,
-            is_open,
+            public_url: public_url.transpose()?,
+            access,
             core: CoreOptions {
                 fsync: fsync.map_or(Ok(defaults.fsync), |policy| parse_fsync(policy, interval))?,
                 max_streams: settings
@@ -155,14 +178,27 @@ impl Config {
         })
     }
 
+    pub(crate) fn auth_options(&self) -> AuthOptions {
+        AuthOptions {
+            asks: self.access.asks,
+            tokens: TokenFile::in_data_dir(&self.data_dir),
+            web: WebPolicy {
+                origins: self.cors_origins.clone(),
+                public_url: self.public_url.clone(),
+                has_tls: false,
+            },
+            warnings: self.access.warnings(),
+            is_reachable: self.access.is_reachable,
+        }
+    }
+
     /// What the configuration means, in plain words.
     #[must_use]
     pub fn explain(&self) -> String {
-        let who = match (self.is_open, self.listen.ip()) {
-            (false, _) => "only programs on this machine can connect".to_owned(),
-            (true, IpAddr::V4(address)) if address.is_unspecified() => open_words("on every interface"),
-            (true, IpAddr::V6(address)) if address.is_unspecified() => open_words("on every interface"),
-            (true, _) => open_words("on this address"),
+        let who = match (self.access.is_reachable, self.listen.ip().is_unspecified()) {
+            (false, _) => "only programs on this machine can connect",
+            (true, true) => "other machines can connect, on every interface",
+            (true, false) => "other machines can connect, on this address",
         };
         let pages = if self.cors_origins.is_empty() {
             "only the relay's own web page may call it from a browser".to_owned()
@@ -189,9 +225,10 @@ impl Config {
             bytes => format!("no more lines are taken below {bytes} free bytes; agents wait then"),
         };
         format!(
-            "listen    {}: {who}\nbrowsers  {pages}\ndata      {}\nfsync     {durable}\nspace     {space}\n\
+            "listen    {}: {who}\n{}browsers  {pages}\ndata      {}\nfsync     {durable}\nspace     {space}\n\
              limits    {} streams, {} bytes unacknowledged per agent\n",
             self.listen,
+            self.access.explain(),
             self.data_dir.display(),
             self.core.max_streams,
             self.core.max_unacked_bytes
@@ -199,8 +236,12 @@ impl Config {
     }
 }
 
-fn open_words(place: &str) -> String {
-    format!("everybody who reaches it {place} can read and write logs (no TLS, no logins)")
+fn parse_public_url(text: String) -> Result<PublicUrl, ConfigError> {
+    PublicUrl::parse(&text).ok_or_else(|| ConfigError::Value {
+        name: "public_url",
+        value: text,
+        cure: "give scheme, host and port only, such as https://logs.example.com".to_owned(),
+    })
 }
 
 fn parse_listen(text: &str) -> Result<SocketAddr, ConfigError> {
@@ -282,25 +323,6 @@ mod tests {
     }
 
     #[test]
-    fn an_open_address_needs_an_explicit_word() {
-        let open = Settings {
-            listen: Some("0.0.0.0:7171".to_owned()),
-            ..Settings::default()
-        };
-        let message = Config::load(open.clone(), None).unwrap_err().to_string();
-        assert!(message.contains("--insecure-listen"), "{message}");
-        let config = Config::load(
-            Settings {
-                insecure_listen: Some(true),
-                ..open
-            },
-            None,
-        )
-        .unwrap();
-        assert!(config.explain().contains("everybody"));
-    }
-
-    #[test]
     fn bad_values_say_what_would_be_good() {
         for (settings, words) in [
             (
@@ -331,6 +353,13 @@ mod tests {
                     ..Settings::default()
                 },
                 "https://ci.example.com",
+            ),
+            (
+                Settings {
+                    public_url: Some("logs.example.com".to_owned()),
+                    ..Settings::default()
+                },
+                "https://logs.example.com",
             ),
         ] {
             let message = Config::load(settings, None).unwrap_err().to_string();

@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::Session;
 use super::check::{self, CheckError};
+use crate::auth::Access;
 use crate::clock::now_unix_us;
 use crate::core::CoreParts;
 use crate::streams::{StreamHandle, StreamKey};
@@ -41,6 +42,7 @@ impl v1::ingest_service_server::IngestService for IngestApi {
         &self,
         request: Request<Streaming<v1::PushRequest>>,
     ) -> Result<Response<Self::PushStream>, Status> {
+        let access = Access::of(&request)?;
         let mut incoming = request.into_inner();
         let first = incoming.message().await?.and_then(|request| request.message);
         let Some(push_request::Message::Hello(hello)) = first else {
@@ -49,6 +51,7 @@ impl v1::ingest_service_server::IngestService for IngestApi {
             ));
         };
         check::check_hello(&hello).map_err(|error| hello_status(&error))?;
+        self.check_identity(&access, &hello)?;
         // A new session needs a write of its own, so it would wait without a word. The agent keeps its lines,
         // says why and comes again.
         if let Some(trouble) = self.parts.trouble() {
@@ -94,6 +97,7 @@ impl v1::ingest_service_server::IngestService for IngestApi {
             parts: Arc::clone(&parts),
             hello,
             session: Arc::clone(&session),
+            access,
             open: BTreeMap::new(),
             answers,
         };
@@ -105,6 +109,29 @@ impl v1::ingest_service_server::IngestService for IngestApi {
             _hang_up: hung_up.drop_guard(),
         };
         Ok(Response::new(Box::pin(responses.into_stream())))
+    }
+}
+
+impl IngestApi {
+    /// Whether the caller may be this agent: their token must allow its host, and the host that the agent had
+    /// before, or one host could take over the streams of another by its agent's id.
+    fn check_identity(&self, access: &Access, hello: &v1::Hello) -> Result<(), Status> {
+        let not_allowed = |host: &str| {
+            Status::permission_denied(format!(
+                "{} may not send as agent {} of host {host}: its scope is {}; make a token for that host \
+                 (`millstream-relay token create --role agent --host {host}`), or set `host` at the agent",
+                access.who(),
+                hello.agent_id,
+                access.scope(),
+            ))
+        };
+        if !access.may_send_as(&hello.agent_id, &hello.host) {
+            return Err(not_allowed(&hello.host));
+        }
+        match self.parts.agents.get(&hello.agent_id) {
+            Some(known) if !access.may_send_as(&hello.agent_id, &known.host) => Err(not_allowed(&known.host)),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -175,6 +202,7 @@ struct Reader {
     parts: Arc<CoreParts>,
     hello: v1::Hello,
     session: Arc<Session>,
+    access: Arc<Access>,
     open: BTreeMap<u32, Arc<StreamHandle>>,
     answers: mpsc::Sender<Answer>,
 }
@@ -260,6 +288,10 @@ impl Reader {
                 return Ok(());
             }
         };
+        if !self.access.sees(&labels) {
+            self.refuse_scope(handle);
+            return Ok(());
+        }
         if self.open.len() >= MAX_OPEN_STREAMS {
             let message = format!("the session has {MAX_OPEN_STREAMS} streams open, the limit");
             self.refuse(handle, v1::RefusalReason::Limit, message);
@@ -276,6 +308,8 @@ impl Reader {
             run: open.run,
         };
         match self.parts.writer.open_stream(open).await.map_err(stopping)? {
+            // A stream keeps the labels with which it was made; these are of the request only.
+            Ok(opened) if !self.access.sees(&opened.stream.labels) => self.refuse_scope(handle),
             Ok(opened) => {
                 let answer = v1::StreamOpened {
                     handle,
@@ -344,6 +378,15 @@ impl Reader {
             end: end.end.unwrap_or_default(),
         });
         self.parts.writer.send(command).await.map_err(stopping)
+    }
+
+    fn refuse_scope(&self, handle: u32) {
+        let message = format!(
+            "{} may not send this stream: its scope is {}",
+            self.access.who(),
+            self.access.scope()
+        );
+        self.refuse(handle, v1::RefusalReason::NotAllowed, message);
     }
 
     fn refuse(&self, handle: u32, reason: v1::RefusalReason, message: String) {

@@ -53,6 +53,25 @@ impl Selector {
         parse::parse(text)
     }
 
+    /// Everything that both select.
+    #[must_use]
+    pub fn and(mut self, other: &Self) -> Self {
+        self.requirements.extend(other.requirements.iter().cloned());
+        self
+    }
+
+    /// The requirements on these labels alone.
+    #[must_use]
+    pub fn about(&self, labels: &[&str]) -> Self {
+        let requirements = self.requirements.iter();
+        Self {
+            requirements: requirements
+                .filter(|requirement| labels.contains(&requirement.label.as_str()))
+                .cloned()
+                .collect(),
+        }
+    }
+
     /// Whether labels fulfil every requirement. As in Kubernetes, `!=` and `notin` also hold when the
     /// label is missing.
     #[must_use]

@@ -1,5 +1,7 @@
 //! The gRPC side: Millstream's services, health and reflection, behind the gRPC-Web layer.
 
+use std::sync::Arc;
+
 use millstream_proto::FILE_DESCRIPTOR_SET;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -10,6 +12,7 @@ use tonic_web::{GrpcWebLayer, GrpcWebService};
 use tower::Layer;
 
 use crate::Core;
+use crate::auth::{Authority, Guard, Side};
 
 /// Services whose health can be asked for by name; the empty name is the whole relay.
 const SERVICES: [&str; 3] = ["", "millstream.v1.IngestService", "millstream.v1.LogService"];
@@ -56,7 +59,10 @@ impl Health {
     }
 }
 
-pub(super) async fn service(core: &Core) -> (Health, GrpcWebService<Routes>) {
+pub(super) async fn service(
+    core: &Core,
+    authority: &Arc<Authority>,
+) -> (Health, GrpcWebService<Guard<Routes>>) {
     let (reporter, health_service) = health_reporter();
     let health = Health(reporter);
     health.set(ServingStatus::Serving).await;
@@ -72,5 +78,6 @@ pub(super) async fn service(core: &Core) -> (Health, GrpcWebService<Routes>) {
         .add_service(reflection().build_v1().expect(valid))
         .add_service(reflection().build_v1alpha().expect(valid))
         .prepare();
-    (health, GrpcWebLayer::new().layer(routes))
+    let guarded = Guard::new(Arc::clone(authority), Side::Grpc, routes);
+    (health, GrpcWebLayer::new().layer(guarded))
 }

@@ -1,48 +1,55 @@
 //! Plain HTTP: what browsers, probes and scripts ask for.
 
+use std::sync::Arc;
+
+use axum::Extension;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use super::{metrics, raw_download, web_client};
+use super::{metrics, raw_download, session, web_client};
 use crate::Core;
+use crate::auth::{Access, Authority, Role, Rule};
 
-pub(super) fn router(core: Core) -> Router {
+pub(super) fn router(core: Core, authority: Arc<Authority>) -> Router {
     Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(render_metrics))
+        .route("/api/session", get(session::show).with_state(authority))
         .route("/api/streams/{id}/raw", get(raw_download::download))
-        .route("/api/", get(no_such_api))
-        .route("/api/{*rest}", get(no_such_api))
         .fallback(get(web_client::file))
         .with_state(core)
 }
 
-async fn ready(State(core): State<Core>) -> Response {
+/// Everybody learns whether; why, with its paths and stream ids, is for those who may see all streams.
+async fn ready(State(core): State<Core>, access: Option<Extension<Arc<Access>>>) -> Response {
+    let is_told =
+        access.is_some_and(|Extension(access)| access.check(Rule::NeedsWithoutScope(Role::Viewer)).is_ok());
     match core.is_healthy() {
+        Ok(()) if !is_told => "ready\n".into_response(),
         // Damage does not keep the relay from its work; the words are for the one who looks.
         Ok(()) => core
             .damage()
             .into_iter()
             .fold("ready\n".to_owned(), |text, damage| text + &damage + "\n")
             .into_response(),
-        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
+        Err(why) => {
+            let why = if is_told {
+                &why
+            } else {
+                "not ready; a viewer's token is told why"
+            };
+            (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response()
+        }
     }
 }
 
 async fn render_metrics(State(core): State<Core>) -> Response {
     let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     ([(header::CONTENT_TYPE, text)], metrics::render(&core)).into_response()
-}
-
-async fn no_such_api() -> Response {
-    error(
-        StatusCode::NOT_FOUND,
-        "there is no such path; there is GET /api/streams/{id}/raw?from=&to=",
-    )
 }
 
 /// An error as JSON, which no browser takes for a page.

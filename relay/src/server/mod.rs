@@ -8,6 +8,7 @@ mod http_routes;
 mod listen;
 mod metrics;
 mod raw_download;
+mod session;
 mod switch;
 mod web_client;
 
@@ -24,8 +25,9 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
+use crate::Core;
+use crate::auth::{Authority, TokenError};
 use crate::config::Config;
-use crate::{Core, CoreOptions};
 
 /// Time that a stop may take before what is left is cut off.
 pub const STOP_LIMIT: Duration = Duration::from_secs(10);
@@ -48,6 +50,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 pub enum StartError {
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("tokens: {0}")]
+    Tokens(#[from] TokenError),
     #[error("cannot listen on {address}: {cause}; {cure}")]
     Listen {
         address: SocketAddr,
@@ -64,8 +68,8 @@ pub struct Relay {
     stop: CancellationToken,
     /// The server, and nothing else.
     tasks: JoinSet<Result<(), tonic::transport::Error>>,
-    /// Tells the health service what the store says.
-    reporter: JoinSet<()>,
+    /// Tells the health service what the store says, and keeps up with tokens.
+    keepers: JoinSet<()>,
     health: grpc::Health,
 }
 
@@ -76,32 +80,44 @@ impl Relay {
     /// The data directory cannot be used or the address cannot be listened on.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let listener = listen::bind(config.listen).await?;
-        let data_dir = config.data_dir.clone();
-        let store = tokio::task::spawn_blocking(move || EmbeddedStore::open(&data_dir, config.store));
+        let (data_dir, options) = (config.data_dir.clone(), config.store.clone());
+        let store = tokio::task::spawn_blocking(move || EmbeddedStore::open(&data_dir, options));
         let store = store.await.map_err(|error| StoreError::Engine {
             what: "opening the store".to_owned(),
             cause: error.to_string(),
         })??;
-        Self::serve(listener, Arc::new(store), config.core, config.cors_origins).await
+        let authority = Authority::new(config.auth_options())?;
+        if authority.asks() && authority.has_no_tokens() {
+            tracing::warn!(
+                "there is no valid token yet, so nobody can do anything: make one with `millstream-relay token \
+                 create --role admin --name NAME --data-dir {}`; it is known within a second",
+                config.data_dir.display()
+            );
+        }
+        Self::serve(listener, Arc::new(store), config, Arc::new(authority)).await
     }
 
     async fn serve(
         listener: TcpListener,
         store: Arc<EmbeddedStore>,
-        options: CoreOptions,
-        cors_origins: Vec<http::HeaderValue>,
+        config: Config,
+        authority: Arc<Authority>,
     ) -> Result<Self, StartError> {
         let address = listener.local_addr().map_err(|cause| StartError::Listen {
             address: SocketAddr::from(([0, 0, 0, 0], 0)),
             cause,
             cure: "this should not happen; report it",
         })?;
-        let core = Core::start(store, options)?;
-        let (health, grpc) = grpc::service(&core).await;
-        let service = switch::Switch::new(grpc, http_routes::router(core.clone()));
+        let core = Core::start(store, config.core)?;
+        let (health, grpc) = grpc::service(&core, &authority).await;
+        let service = switch::Switch::new(
+            grpc,
+            http_routes::router(core.clone(), Arc::clone(&authority)),
+            &authority,
+        );
         let stop = CancellationToken::new();
         let server = transport()
-            .layer(cors(cors_origins))
+            .layer(cors(config.cors_origins))
             .serve_with_incoming_shutdown(
                 service,
                 TcpIncoming::from(listener).with_nodelay(Some(true)),
@@ -109,14 +125,15 @@ impl Relay {
             );
         let mut tasks = JoinSet::new();
         tasks.spawn(server);
-        let mut reporter = JoinSet::new();
-        reporter.spawn(health.clone().report(core.trouble(), core.stopping()));
+        let mut keepers = JoinSet::new();
+        keepers.spawn(health.clone().report(core.trouble(), core.stopping()));
+        keepers.spawn(authority.keep(core.stopping()));
         Ok(Self {
             core,
             address,
             stop,
             tasks,
-            reporter,
+            keepers,
             health,
         })
     }
@@ -133,7 +150,7 @@ impl Relay {
         self.stop.cancel();
         let graceful = async {
             self.core.shutdown().await;
-            self.reporter.join_next().await;
+            while self.keepers.join_next().await.is_some() {}
             self.health.hang_up().await;
             self.tasks.join_next().await
         };

@@ -1,5 +1,8 @@
 //! `GET /api/streams/{id}/raw?from=&to=`: bytes exactly as they were produced.
 
+use std::sync::Arc;
+
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
@@ -10,6 +13,7 @@ use serde::Deserialize;
 
 use super::http_routes::error;
 use crate::Core;
+use crate::auth::Access;
 
 /// Range of sequences; the end is not part of it and is the head when it is left out.
 #[derive(Debug, Deserialize)]
@@ -22,6 +26,7 @@ pub(super) struct Range {
 
 pub(super) async fn download(
     State(core): State<Core>,
+    Extension(access): Extension<Arc<Access>>,
     id: Result<Path<u64>, PathRejection>,
     range: Result<Query<Range>, QueryRejection>,
 ) -> Response {
@@ -41,7 +46,7 @@ pub(super) async fn download(
             return error(StatusCode::BAD_REQUEST, &message);
         }
     };
-    let Some(stream) = core.stream(id) else {
+    let Some(stream) = core.stream(&access, id) else {
         return error(
             StatusCode::NOT_FOUND,
             &format!("there is no stream {id}; `millstream ls streams` lists them"),

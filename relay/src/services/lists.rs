@@ -7,8 +7,8 @@ use millstream_proto::v1;
 use tonic::Status;
 
 use super::status::ToStatus;
+use crate::auth::Access;
 use crate::core::CoreParts;
-use crate::selector::Selector;
 
 const DEFAULT_PAGE: u32 = 200;
 const MAX_PAGE: u32 = 1000;
@@ -18,10 +18,12 @@ const PAGE_BYTES: usize = 3 << 20;
 
 pub(super) fn streams(
     parts: &CoreParts,
+    access: &Access,
     request: &v1::ListStreamsRequest,
 ) -> Result<v1::ListStreamsResponse, Status> {
     let (streams, next_page_token) = page(
         parts,
+        access,
         &request.selector,
         request.page_size,
         &request.page_token,
@@ -33,9 +35,14 @@ pub(super) fn streams(
     })
 }
 
-pub(super) fn runs(parts: &CoreParts, request: &v1::ListRunsRequest) -> Result<v1::ListRunsResponse, Status> {
+pub(super) fn runs(
+    parts: &CoreParts,
+    access: &Access,
+    request: &v1::ListRunsRequest,
+) -> Result<v1::ListRunsResponse, Status> {
     let (runs, next_page_token) = page(
         parts,
+        access,
         &request.selector,
         request.page_size,
         &request.page_token,
@@ -49,12 +56,13 @@ pub(super) fn runs(parts: &CoreParts, request: &v1::ListRunsRequest) -> Result<v
 
 fn page(
     parts: &CoreParts,
+    access: &Access,
     selector: &str,
     page_size: u32,
     page_token: &str,
     wanted: impl Fn(&v1::Stream) -> bool,
 ) -> Result<(Vec<v1::Stream>, String), Status> {
-    let selector = Selector::parse(selector).map_err(|error| error.to_status())?;
+    let selector = access.selector(selector).map_err(|error| error.to_status())?;
     let before = match page_token {
         "" => u64::MAX,
         token => token.parse().map_err(|_| bad_token())?,
@@ -82,11 +90,17 @@ fn page(
     Ok((found, String::new()))
 }
 
+/// An agent exists for the caller when its own labels are within their scope, or a stream of it is.
 pub(super) fn agents(
     parts: &CoreParts,
+    access: &Access,
     request: &v1::ListAgentsRequest,
 ) -> Result<v1::ListAgentsResponse, Status> {
     let mut agents = parts.agents.changed_after(None);
+    if !access.sees_everything() {
+        let by_stream = parts.registry.agents_with(|labels| access.sees(labels));
+        agents.retain(|agent| access.sees_agent(agent) || by_stream.contains(&agent.agent_id));
+    }
     if !request.page_token.is_empty() {
         let (host, agent_id) = request.page_token.split_once('/').ok_or_else(bad_token)?;
         agents.retain(|agent| (agent.host.as_str(), agent.agent_id.as_str()) > (host, agent_id));

@@ -9,6 +9,7 @@ use tonic::{Request, Response, Status};
 
 use super::not_yet::not_yet;
 use super::{lists, read, watch};
+use crate::auth::Access;
 use crate::core::CoreParts;
 
 #[derive(Clone, Debug)]
@@ -32,7 +33,8 @@ impl v1::log_service_server::LogService for LogApi {
     }
 
     async fn read(&self, request: Request<v1::ReadRequest>) -> Result<Response<v1::ReadResponse>, Status> {
-        read::read(&self.parts, request.into_inner())
+        let access = Access::of(&request)?;
+        read::read(&self.parts, &access, request.into_inner())
             .await
             .map(Response::new)
     }
@@ -52,28 +54,36 @@ impl v1::log_service_server::LogService for LogApi {
         &self,
         request: Request<v1::ListStreamsRequest>,
     ) -> Result<Response<v1::ListStreamsResponse>, Status> {
+        let access = Access::of(&request)?;
         let request = request.into_inner();
-        lists::streams(&self.parts, &request).map(Response::new)
+        lists::streams(&self.parts, &access, &request).map(Response::new)
     }
 
     async fn list_runs(
         &self,
         request: Request<v1::ListRunsRequest>,
     ) -> Result<Response<v1::ListRunsResponse>, Status> {
+        let access = Access::of(&request)?;
         let request = request.into_inner();
-        lists::runs(&self.parts, &request).map(Response::new)
+        lists::runs(&self.parts, &access, &request).map(Response::new)
     }
 
     async fn list_agents(
         &self,
         request: Request<v1::ListAgentsRequest>,
     ) -> Result<Response<v1::ListAgentsResponse>, Status> {
+        let access = Access::of(&request)?;
         let request = request.into_inner();
-        lists::agents(&self.parts, &request).map(Response::new)
+        lists::agents(&self.parts, &access, &request).map(Response::new)
     }
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let access = Access::of(&request)?;
         let request = request.into_inner();
-        Ok(Response::new(Box::pin(watch::watch(&self.parts, &request)?)))
+        Ok(Response::new(Box::pin(watch::watch(
+            &self.parts,
+            access,
+            &request,
+        )?)))
     }
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 pub(crate) use not_yet::NotYet;
 pub(crate) use raw::raw;
+pub(crate) use status::unknown_stream;
 
 use crate::core::CoreParts;
 

@@ -7,7 +7,8 @@ use millstream_proto::v1::{self, read_request};
 use millstream_store::StoreError;
 use tonic::Status;
 
-use super::status::{ToStatus, unknown_stream};
+use super::status::ToStatus;
+use crate::auth::Access;
 use crate::core::CoreParts;
 use crate::filter::LineFilter;
 use crate::subscription::in_store;
@@ -27,12 +28,13 @@ const FETCH_BYTES: usize = 512 << 10;
 /// at `next_sequence`.
 const SCAN_BYTES: usize = 64 << 20;
 
-pub(super) async fn read(parts: &CoreParts, request: v1::ReadRequest) -> Result<v1::ReadResponse, Status> {
+pub(super) async fn read(
+    parts: &CoreParts,
+    access: &Access,
+    request: v1::ReadRequest,
+) -> Result<v1::ReadResponse, Status> {
     let stream_id = request.stream_id;
-    let stream = parts
-        .registry
-        .get(stream_id)
-        .ok_or_else(|| unknown_stream(stream_id))?;
+    let stream = parts.visible(access, stream_id)?;
     let filter = match &request.filter {
         Some(filter) => LineFilter::compile(filter).map_err(|error| error.to_status())?,
         None => None,

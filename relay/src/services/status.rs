@@ -54,7 +54,7 @@ impl ToStatus for ReadError {
     }
 }
 
-pub(super) fn unknown_stream(stream_id: u64) -> Status {
+pub(crate) fn unknown_stream(stream_id: u64) -> Status {
     Status::not_found(format!(
         "there is no stream {stream_id}; `millstream ls streams` or ListStreams shows which there are"
     ))

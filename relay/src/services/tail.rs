@@ -22,7 +22,8 @@ use tonic::body::Body;
 use tower::Service;
 
 use super::log::LogApi;
-use super::status::{ToStatus, unknown_stream};
+use super::status::ToStatus;
+use crate::auth::Access;
 use crate::core::CoreParts;
 use crate::subscription::{Plan, Subscription};
 
@@ -75,14 +76,14 @@ impl Service<http::Request<Body>> for TailService {
 }
 
 async fn tail(parts: &CoreParts, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
+    let access = Access::in_extensions(request.extensions())?;
     let request = read_request(request).await?;
     let stream_ids = request.stream_ids.clone();
-    let plan = Plan::new(request, parts.store.store_id()).map_err(|error| error.to_status())?;
+    let plan = Plan::new(request, parts.store.store_id(), &access).map_err(|error| error.to_status())?;
     // Ids are the relay's own, so one that it does not know can never appear. Looked at after the cursor: a
     // reader of another store has to learn that it is another one.
-    let unknown = |stream_id: &u64| parts.registry.get(*stream_id).is_none();
-    if let Some(stream_id) = stream_ids.into_iter().find(unknown) {
-        return Err(unknown_stream(stream_id));
+    for stream_id in stream_ids {
+        parts.visible(&access, stream_id)?;
     }
     let subscription = Subscription::new(parts.sources(), plan);
     let frames = futures_util::stream::unfold(subscription, |mut subscription| async move {

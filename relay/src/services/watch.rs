@@ -2,7 +2,7 @@
 //!
 //! Like `Tail` it queues nothing: it learns which streams changed and looks at them when it may send.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use tonic::Status;
 
 use super::status::ToStatus;
+use crate::auth::Access;
 use crate::clock::now_unix_us;
 use crate::core::CoreParts;
 use crate::selector::Selector;
@@ -23,10 +24,13 @@ const COALESCE: Duration = Duration::from_secs(1);
 
 pub(super) fn watch(
     parts: &CoreParts,
+    access: Arc<Access>,
     request: &v1::WatchRequest,
 ) -> Result<impl Stream<Item = Result<v1::WatchResponse, Status>> + Send + use<>, Status> {
-    let selector = Selector::parse(&request.selector).map_err(|error| error.to_status())?;
-    let watch = Watch::new(parts.sources(), Arc::clone(&parts.agents), selector);
+    let selector = access
+        .selector(&request.selector)
+        .map_err(|error| error.to_status())?;
+    let watch = Watch::new(parts.sources(), Arc::clone(&parts.agents), selector, access);
     Ok(futures_util::stream::unfold(watch, |mut watch| async move {
         let message = watch.next().await?;
         let response = message.map(|message| v1::WatchResponse {
@@ -44,7 +48,7 @@ struct Watched {
 
 struct Watch {
     sources: Sources,
-    agents: Arc<Agents>,
+    agents: VisibleAgents,
     agent_changes: tokio::sync::watch::Receiver<u64>,
     /// Version of the agents up to which everything was sent.
     seen_agents: u64,
@@ -61,17 +65,19 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(sources: Sources, agents: Arc<Agents>, selector: Selector) -> Self {
+    fn new(sources: Sources, agents: Arc<Agents>, selector: Selector, access: Arc<Access>) -> Self {
         sources.metrics.watches.add(1);
         let ready = Arc::new(Ready::default());
         let (streams, interest, _) = sources.registry.subscribe(selector, Arc::clone(&ready));
         let agent_changes = agents.changes();
         let seen_agents = *agent_changes.borrow();
-        let to_send = agents
-            .changed_after(None)
-            .into_iter()
-            .map(Message::Agent)
-            .collect();
+        let agents = VisibleAgents {
+            agents,
+            hidden: (!access.sees_everything())
+                .then(|| sources.registry.agents_with(|labels| access.sees(labels)))
+                .map(|by_stream| Hidden { access, by_stream }),
+        };
+        let to_send = agents.changed_after(None);
         let now = Instant::now();
         let mut watch = Self {
             next_heartbeat: now + sources.heartbeat,
@@ -95,6 +101,7 @@ impl Watch {
     }
 
     fn add(&mut self, stream: Arc<StreamHandle>) {
+        self.to_send.extend(self.agents.shown_by(&stream));
         let watcher = Watcher::new(Arc::clone(&self.ready), self.streams.len());
         stream.watch(&watcher);
         watcher.mark();
@@ -157,7 +164,7 @@ impl Watch {
                 () = self.sources.stop.cancelled() => {}
                 version = newer(&mut self.agent_changes, seen) => {
                     self.seen_agents = version;
-                    self.to_send.extend(self.agents.changed_after(Some(seen)).into_iter().map(Message::Agent));
+                    self.to_send.extend(self.agents.changed_after(Some(seen)));
                 }
             }
         }
@@ -175,6 +182,43 @@ impl Watch {
             self.grown.remove(&slot);
             self.to_send.push_back(Message::Stream(stream));
         }
+    }
+}
+
+/// The agents that exist for the caller.
+struct VisibleAgents {
+    agents: Arc<Agents>,
+    /// `None`: all of them.
+    hidden: Option<Hidden>,
+}
+
+/// What decides when the caller has a scope.
+struct Hidden {
+    access: Arc<Access>,
+    /// Agents of which the caller may see a stream.
+    by_stream: BTreeSet<String>,
+}
+
+impl VisibleAgents {
+    fn changed_after(&self, version: Option<u64>) -> VecDeque<Message> {
+        let changed = self.agents.changed_after(version).into_iter();
+        let is_visible = |agent: &v1::Agent| {
+            self.hidden.as_ref().is_none_or(|hidden| {
+                hidden.access.sees_agent(agent) || hidden.by_stream.contains(&agent.agent_id)
+            })
+        };
+        changed.filter(is_visible).map(Message::Agent).collect()
+    }
+
+    /// The agent that a stream makes visible for the first time.
+    fn shown_by(&mut self, stream: &StreamHandle) -> Option<Message> {
+        let hidden = self.hidden.as_mut()?;
+        let agent_id = stream.labels.get("agent")?;
+        if !hidden.by_stream.insert(agent_id.clone()) {
+            return None;
+        }
+        let agent = self.agents.get(agent_id)?;
+        (!hidden.access.sees_agent(&agent)).then_some(Message::Agent(agent))
     }
 }
 

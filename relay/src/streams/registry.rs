@@ -1,6 +1,6 @@
 //! Every stream by id and by key, and the subscriptions that want to hear of new ones.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use millstream_store::StreamRecord;
@@ -77,6 +77,15 @@ impl Registry {
 
     pub(crate) fn find(&self, key: &StreamKey) -> Option<Arc<StreamHandle>> {
         self.lock().by_key.get(key).cloned()
+    }
+
+    /// Ids of the agents that have a stream with such labels.
+    pub(crate) fn agents_with(&self, wanted: impl Fn(&BTreeMap<String, String>) -> bool) -> BTreeSet<String> {
+        self.newest_first(u64::MAX)
+            .iter()
+            .filter(|stream| wanted(&stream.labels))
+            .filter_map(|stream| stream.labels.get("agent").cloned())
+            .collect()
     }
 
     /// Highest stream id so far; 0 without a stream.

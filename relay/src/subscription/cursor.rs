@@ -43,14 +43,23 @@ pub(crate) enum CursorError {
          or the beginning instead"
     )]
     OtherStore,
-    #[error("the cursor is of another selector or list of streams; use it with the ones that it came from")]
+    #[error(
+        "the cursor is of another selector or list of streams, or of somebody who may see others; use it with the \
+         ones that it came from"
+    )]
     OtherSelection,
 }
 
 impl CursorScope {
-    pub(crate) fn new(store_id: &str, selector: &str, stream_ids: &[u64]) -> Self {
+    /// `allowed` is the caller's own scope: with another one, streams that were hidden would be skipped in
+    /// silence.
+    pub(crate) fn new(store_id: &str, selector: &str, allowed: &str, stream_ids: &[u64]) -> Self {
         let mut selection = BytesMut::new();
         selection.put_slice(selector.as_bytes());
+        if !allowed.is_empty() {
+            selection.put_u8(b'\n');
+            selection.put_slice(allowed.as_bytes());
+        }
         for id in stream_ids {
             selection.put_u8(0);
             selection.put_u64(*id);
@@ -123,7 +132,7 @@ mod tests {
     use super::*;
 
     fn scope() -> CursorScope {
-        CursorScope::new("store", "host=a", &[1, 2])
+        CursorScope::new("store", "host=a", "", &[1, 2])
     }
 
     fn any_cursor() -> impl Strategy<Value = Cursor> {
@@ -158,12 +167,16 @@ mod tests {
     #[test]
     fn a_cursor_of_another_store_or_selection_says_so() {
         let token = Cursor::default().encode(scope());
-        let other_store = CursorScope::new("other", "host=a", &[1, 2]);
+        let other_store = CursorScope::new("other", "host=a", "", &[1, 2]);
         assert_eq!(Cursor::decode(&token, other_store), Err(CursorError::OtherStore));
-        let other_selection = CursorScope::new("store", "host=a", &[1]);
-        assert_eq!(
-            Cursor::decode(&token, other_selection),
-            Err(CursorError::OtherSelection)
-        );
+        for other_selection in [
+            CursorScope::new("store", "host=a", "", &[1]),
+            CursorScope::new("store", "host=a", "team=web", &[1, 2]),
+        ] {
+            assert_eq!(
+                Cursor::decode(&token, other_selection),
+                Err(CursorError::OtherSelection)
+            );
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use millstream_proto::v1::{self, tail_request};
 
 use super::{Cursor, CursorError, CursorScope};
+use crate::auth::Access;
 use crate::filter::{FilterError, LineFilter};
 use crate::selector::{Selector, SelectorError};
 use crate::streams::StreamHandle;
@@ -56,8 +57,9 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub(crate) fn new(request: v1::TailRequest, store_id: &str) -> Result<Self, StartError> {
-        let scope = CursorScope::new(store_id, &request.selector, &request.stream_ids);
+    /// What the caller asks for, within what they may see.
+    pub(crate) fn new(request: v1::TailRequest, store_id: &str, access: &Access) -> Result<Self, StartError> {
+        let scope = CursorScope::new(store_id, &request.selector, access.scope(), &request.stream_ids);
         let start = match request.start {
             Some(tail_request::Start::FromBeginning(true)) => Start::Beginning,
             Some(tail_request::Start::LastLines(lines)) => Start::LastLines(lines),
@@ -71,7 +73,7 @@ impl Plan {
             }
         };
         Ok(Self {
-            selector: Selector::parse(&request.selector)?,
+            selector: access.selector(&request.selector)?,
             scope,
             follow: request.follow,
             filter: request

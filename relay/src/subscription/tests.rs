@@ -11,6 +11,7 @@ use millstream_store::{AppendOp, LogStore, StreamRecord, WriteOp};
 use tokio_util::sync::CancellationToken;
 
 use super::{Plan, Sources, Subscription};
+use crate::auth::Access;
 use crate::metrics::Metrics;
 use crate::streams::{Published, Registry, RingBudget, StreamHandle, block_frame, decode_block_frame};
 
@@ -82,7 +83,7 @@ fn subscribe(sources: &Sources, request: v1::TailRequest) -> Subscription {
         codecs: vec![v1::Codec::None.into(), v1::Codec::Zstd.into()],
         ..request
     };
-    let plan = Plan::new(request, sources.store.store_id()).unwrap();
+    let plan = Plan::new(request, sources.store.store_id(), &Access::unrestricted("test")).unwrap();
     Subscription::new(sources.clone(), plan)
 }
 

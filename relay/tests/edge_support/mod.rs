@@ -10,6 +10,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use millstream_relay::auth::{NewToken, Role, TokenFile};
 use millstream_relay::config::{Config, Settings};
 use millstream_relay::server::Relay;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -25,20 +26,60 @@ pub(crate) const FRIEND: &str = "https://ci.example.com";
 /// What `main` starts, on a free port.
 pub(crate) struct Edge {
     pub(crate) relay: Relay,
-    _data: tempfile::TempDir,
+    data: tempfile::TempDir,
 }
 
 impl Edge {
     pub(crate) async fn start() -> Self {
+        Self::start_with(Settings::default()).await
+    }
+
+    /// A relay that asks for tokens.
+    pub(crate) async fn asking() -> Self {
+        Self::start_with(Settings {
+            auth: Some(true),
+            ..Settings::default()
+        })
+        .await
+    }
+
+    pub(crate) async fn start_with(settings: Settings) -> Self {
         let data = tempfile::tempdir().unwrap();
         let settings = Settings {
             listen: Some("127.0.0.1:0".to_owned()),
             data_dir: Some(data.path().join("relay")),
             cors_origins: Some(vec![FRIEND.to_owned()]),
-            ..Settings::default()
+            ..settings
         };
         let relay = Relay::start(Config::load(settings, None).unwrap()).await.unwrap();
-        Self { relay, _data: data }
+        Self { relay, data }
+    }
+
+    pub(crate) fn tokens(&self) -> TokenFile {
+        TokenFile::in_data_dir(&self.data.path().join("relay"))
+    }
+
+    /// A new token, named `ROLE-N`, once the relay knows it.
+    pub(crate) async fn token(&self, role: Role, scope: &str) -> String {
+        let name = format!("{role}-{}", self.tokens().read().unwrap().len());
+        let new = NewToken {
+            name,
+            role,
+            scope: scope.to_owned(),
+            lifetime_secs: None,
+        };
+        let (_, token) = self.tokens().create(new).unwrap();
+        let begin = std::time::Instant::now();
+        let headers = format!("authorization: Bearer {token}\r\n");
+        while !self
+            .send("GET", "/api/session", &headers, b"")
+            .await
+            .text()
+            .contains("\"user\"")
+        {
+            assert!(begin.elapsed() < SOON, "the relay does not learn of the token");
+        }
+        token
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -66,6 +107,16 @@ impl Edge {
             headers: open.headers,
             body: content,
         }
+    }
+
+    /// Sends these very bytes and returns all that comes until the relay closes the connection.
+    pub(crate) async fn speak(&self, request: &str) -> String {
+        let mut connection = TcpStream::connect(self.address()).await.unwrap();
+        connection.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        let read = connection.read_to_string(&mut answer);
+        tokio::time::timeout(SOON, read).await.unwrap().unwrap();
+        answer
     }
 
     /// Sends a request and reads the head of its answer only.

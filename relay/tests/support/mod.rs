@@ -12,6 +12,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use millstream_proto::block::{BlockBuilder, OpenBlock};
 use millstream_proto::v1::{self, push_request, push_response, tail_response};
+use millstream_relay::auth::admit_everybody;
 use millstream_relay::{Core, CoreOptions};
 use millstream_store::LogStore;
 use millstream_store::memory::MemoryStore;
@@ -48,6 +49,7 @@ impl Relay {
             let incoming = TcpListenerStream::new(listener)
                 .inspect(|connection| connection.as_ref().unwrap().set_nodelay(true).unwrap());
             Server::builder()
+                .layer(admit_everybody())
                 .initial_stream_window_size(4 << 20)
                 .initial_connection_window_size(8 << 20)
                 .add_routes(routes)

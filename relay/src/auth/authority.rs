@@ -1,0 +1,190 @@
+//! Decides about a request: may its page call, who is it, may they.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header;
+use tokio_util::sync::CancellationToken;
+use tonic::Code;
+
+use super::access::Refusal;
+use super::book::Book;
+use super::origin::WebPolicy;
+use super::token_file::{TokenError, TokenFile};
+use super::{Access, Rule};
+
+/// How often the token file is looked at: a revocation is effective within this, and a little.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How often last uses are written down.
+const SAVE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Who may do what, as the running relay knows it.
+#[derive(Debug)]
+pub(crate) struct Authority {
+    /// Set: nobody is asked who they are, and everybody is this.
+    everybody: Option<Arc<Access>>,
+    book: Book,
+    web: WebPolicy,
+    /// What is given up, in words; shown wherever somebody logs in or looks.
+    warnings: Vec<String>,
+    /// Everybody can reach the port, so the name by which it was called tells nothing.
+    is_reachable: bool,
+}
+
+impl Authority {
+    /// # Errors
+    /// The token file cannot be used.
+    pub(crate) fn new(options: AuthOptions) -> Result<Self, TokenError> {
+        Ok(Self {
+            everybody: (!options.asks)
+                .then(|| Access::unrestricted("somebody (nobody is asked for a token)")),
+            book: Book::open(options.tokens)?,
+            web: options.web,
+            warnings: options.warnings,
+            is_reachable: options.is_reachable,
+        })
+    }
+
+    /// Whether callers need a token.
+    pub(crate) fn asks(&self) -> bool {
+        self.everybody.is_none()
+    }
+
+    pub(crate) fn has_no_tokens(&self) -> bool {
+        self.book.is_empty()
+    }
+
+    pub(crate) fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Whether the page that the request comes from may call.
+    pub(crate) fn check_site(&self, request: &http::request::Parts) -> Result<(), Refusal> {
+        let denied = |message| Refusal {
+            code: Code::PermissionDenied,
+            message,
+        };
+        let (uri, headers) = (&request.uri, &request.headers);
+        self.web.check_origin(uri, headers).map_err(denied)?;
+        if self.everybody.is_some() && !self.is_reachable {
+            self.web.check_host(uri, headers).map_err(denied)?;
+        }
+        Ok(())
+    }
+
+    /// Who it is. `Ok(None)`: they do not say.
+    pub(crate) fn identify(&self, request: &http::request::Parts) -> Result<Option<Arc<Access>>, Refusal> {
+        if let Some(everybody) = &self.everybody {
+            return Ok(Some(Arc::clone(everybody)));
+        }
+        let Some(value) = request.headers.get(header::AUTHORIZATION) else {
+            return Ok(None);
+        };
+        let token = value
+            .to_str()
+            .ok()
+            .and_then(bearer)
+            .ok_or_else(|| unauthenticated("the header authorization must be `Bearer TOKEN`"))?;
+        match self.book.find(token) {
+            Some(access) => Ok(Some(access)),
+            None => Err(unauthenticated(
+                "the token is not valid: it is unknown, revoked or expired; ask for another one",
+            )),
+        }
+    }
+
+    /// Who it is, if they may make a call with this rule.
+    pub(crate) fn admit(&self, rule: Rule, request: &http::request::Parts) -> Result<Arc<Access>, Refusal> {
+        let access = self.identify(request)?.ok_or_else(|| {
+            unauthenticated(
+                "this relay asks for a token: send the header `authorization: Bearer TOKEN`, or log in at its web page",
+            )
+        })?;
+        access.check(rule)?;
+        Ok(access)
+    }
+
+    /// Keeps up with the token file until `stop`; then writes down what is not written yet.
+    pub(crate) async fn keep(self: Arc<Self>, stop: CancellationToken) {
+        let mut save_at = tokio::time::Instant::now() + SAVE_INTERVAL;
+        loop {
+            let is_last = tokio::select! {
+                () = stop.cancelled() => true,
+                () = tokio::time::sleep(LOOK_INTERVAL) => false,
+            };
+            let saves = is_last || tokio::time::Instant::now() >= save_at;
+            if saves {
+                save_at = tokio::time::Instant::now() + SAVE_INTERVAL;
+            }
+            let authority = Arc::clone(&self);
+            // A file on a disk that hangs must hold up no call.
+            let looked = tokio::task::spawn_blocking(move || authority.look(saves)).await;
+            if let Err(error) = looked {
+                tracing::error!(%error, "could not look at the tokens");
+            }
+            if is_last {
+                return;
+            }
+        }
+    }
+
+    fn look(&self, saves: bool) {
+        match self.book.refresh() {
+            Ok(changes) => {
+                for change in changes {
+                    tracing::info!("{change}");
+                }
+            }
+            Err(error) => tracing::error!(%error, "the tokens that were known stay valid"),
+        }
+        if saves && let Err(error) = self.book.save_use() {
+            tracing::warn!(%error, "could not write down when tokens were used");
+        }
+    }
+}
+
+/// What the authority is made from.
+#[derive(Clone, Debug)]
+pub(crate) struct AuthOptions {
+    /// Callers need a token.
+    pub(crate) asks: bool,
+    pub(crate) tokens: TokenFile,
+    pub(crate) web: WebPolicy,
+    pub(crate) warnings: Vec<String>,
+    /// The relay listens on more than loopback.
+    pub(crate) is_reachable: bool,
+}
+
+fn unauthenticated(message: &str) -> Refusal {
+    Refusal {
+        code: Code::Unauthenticated,
+        message: message.to_owned(),
+    }
+}
+
+/// The token of `Bearer TOKEN`; the scheme's case does not matter (RFC 9110, 11.1).
+fn bearer(value: &str) -> Option<&str> {
+    let (scheme, token) = value.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_bearer_token_is_one() {
+        for (value, token) in [
+            ("Bearer mst_x", Some("mst_x")),
+            ("bearer  mst_x ", Some("mst_x")),
+            ("Basic mst_x", None),
+            ("mst_x", None),
+            ("Bearer ", None),
+            ("", None),
+        ] {
+            assert_eq!(bearer(value), token, "{value:?}");
+        }
+    }
+}

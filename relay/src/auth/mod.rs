@@ -1,0 +1,44 @@
+//! Who may do what.
+//!
+//! In the order in which a request meets them: [`guard`] is the layer in front of everything that the relay
+//! serves, [`rules`] the table of what each call needs, [`authority`] decides, by what browsers say about
+//! where a request comes from ([`origin`]) and by whose token it carries ([`book`], from the [`token_file`]).
+//! What the caller may see is an [`access`], which a service gets with the call; [`cut`] ends calls when the
+//! right to make them ends. Services know `Access` and nothing else of this.
+
+mod access;
+mod authority;
+mod book;
+mod cut;
+mod guard;
+mod origin;
+mod role;
+pub mod rules;
+mod secret;
+mod token_file;
+
+use std::sync::Arc;
+
+use tower::util::MapRequestLayer;
+
+pub use access::Access;
+pub use book::TokenUse;
+pub use origin::PublicUrl;
+pub use role::{Role, UnknownRole};
+pub use rules::Rule;
+pub use token_file::{NewToken, TOKEN_PREFIX, Token, TokenError, TokenFile};
+
+pub(crate) use authority::{AuthOptions, Authority};
+pub(crate) use guard::{Guard, Side};
+pub(crate) use origin::WebPolicy;
+
+/// A layer that lets everybody do everything: for tests and simulations that put a core without a port behind a
+/// transport of their own.
+#[must_use]
+pub fn admit_everybody<B>() -> MapRequestLayer<impl Fn(http::Request<B>) -> http::Request<B> + Clone> {
+    let everybody = Access::unrestricted("everybody");
+    MapRequestLayer::new(move |mut request: http::Request<B>| {
+        request.extensions_mut().insert(Arc::clone(&everybody));
+        request
+    })
+}
