@@ -13,15 +13,34 @@ import { describeEnd, outcomeOfEnd } from "./text/outcome";
 
 describe("the address", () => {
   test.each([
-    ["/streams/42", "", { streamIds: [42], target: null }],
-    ["/streams/42", "#s120", { streamIds: [42], target: { streamId: 42, sequence: 120 } }],
-    ["/streams/42,43", "#43:s7", { streamIds: [42, 43], target: { streamId: 43, sequence: 7 } }],
-    ["/streams/42,43", "#99:s7", { streamIds: [42, 43], target: null }],
-    ["/streams/42,42,0", "#x", { streamIds: [42], target: null }],
-    ["/elsewhere", "#s1", { streamIds: [], target: null }],
+    ["/", "", { panes: [], target: null }],
+    ["/streams/42", "", { panes: [[42]], target: null }],
+    ["/streams/42", "#s120", { panes: [[42]], target: { streamId: 42, sequence: 120 } }],
+    ["/streams/42,43", "#43:s7", { panes: [[42, 43]], target: { streamId: 43, sequence: 7 } }],
+    ["/streams/42,43/57", "#57:s7", { panes: [[42, 43], [57]], target: { streamId: 57, sequence: 7 } }],
+    ["/streams/42/42", "#s7", { panes: [[42], [42]], target: { streamId: 42, sequence: 7 } }],
+    ["/streams/42", "#43:s7", { panes: [[42]], target: null }],
+    ["/streams/", "", { panes: [], target: null }],
+    ["/streams/0,x,42", "", { panes: [], target: null }],
+    ["/streams/0,42,42//", "", { panes: [[42]], target: null }],
+    ["/somewhere", "#s1", { panes: [], target: null }],
   ])("%s%s", (path, hash, view) => {
-    expect(parseLocation(path, hash)).toEqual(view);
-    if (view.target) expect(parseLocation(formatPath(view.streamIds), formatHash(view))).toEqual(view);
+    const parsed = parseLocation(path, hash);
+    expect(parsed).toEqual({ ...view, comparison: null });
+    expect(parseLocation(formatPath(parsed), formatHash(parsed))).toEqual(parsed);
+  });
+
+  test("of a comparison", () => {
+    const view = parseLocation("/compare/41/57", "");
+    expect(view).toEqual({ panes: [], comparison: { good: 41, failed: 57 }, target: null });
+    expect(formatPath(view)).toBe("/compare/41/57");
+    expect(parseLocation("/compare/0/57", "")).toEqual({ panes: [], comparison: null, target: null });
+  });
+
+  test("has no more panes and streams than can be shown", () => {
+    const many = Array.from({ length: 100 }, (_, at) => at + 1);
+    expect(parseLocation(`/streams/${many.join("/")}`, "").panes).toHaveLength(6);
+    expect(parseLocation(`/streams/${many.join(",")}`, "").panes[0]).toHaveLength(32);
   });
 
   test.each([["120", 120], ["s120", 120], ["#s120", 120], ["1,200,300", 1_200_300], ["0", 0], ["x", null], ["", null], ["-1", null], ["99999999999999999", null]])(

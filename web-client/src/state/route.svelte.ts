@@ -1,12 +1,23 @@
-/** What the address bar says is in view, and the ways to change it. */
+/** What the address bar says is in view, which pane is the active one, and the ways to change both. */
 import type { LineTarget } from "../lib/feed/feed";
-import { formatHash, formatPath, MAX_STREAMS, parseLocation, type View } from "../lib/location";
+import { formatHash, formatPath, OVERVIEW, paneList, parseLocation, type Comparison, type Panes, type View } from "../lib/location";
 
 export class Route {
   #view = $state.raw<View>(parseLocation(location.pathname, location.hash));
+  #active = $state(0);
 
   get view(): View {
     return this.#view;
+  }
+
+  /** Index of the pane that keys and the side bar speak to. */
+  get active(): number {
+    return Math.min(this.#active, Math.max(0, this.#view.panes.length - 1));
+  }
+
+  /** Streams of the active pane. */
+  get activeStreams(): readonly number[] {
+    return this.#view.panes[this.active] ?? [];
   }
 
   /** Follows the browser's own navigation until the returned function is called. */
@@ -22,24 +33,65 @@ export class Route {
     };
   }
 
-  show(streamIds: readonly number[]): void {
-    this.#view = { streamIds: streamIds.slice(0, MAX_STREAMS), target: null };
-    history.pushState(null, "", formatPath(this.#view.streamIds));
+  activate(pane: number): void {
+    this.#active = pane;
   }
 
+  /** Shows streams in the active pane, merged by time; no streams: the overview. */
+  show(streamIds: readonly number[]): void {
+    if (streamIds.length === 0) this.#go(OVERVIEW);
+    else this.#showPanes(this.#view.panes.length === 0 ? [streamIds] : this.#view.panes.with(this.active, streamIds));
+  }
+
+  /** Adds a stream to the active pane, or takes it away. */
   toggle(streamId: number): void {
-    const ids = this.#view.streamIds;
-    this.show(ids.includes(streamId) ? ids.filter((id) => id !== streamId) : [...ids, streamId]);
+    const ids = this.activeStreams;
+    const rest = ids.filter((id) => id !== streamId);
+    if (rest.length === ids.length) this.show([...ids, streamId]);
+    else if (rest.length > 0) this.show(rest);
+    else this.closePane(this.active);
+  }
+
+  /** Shows streams in a pane of their own, beside the others. */
+  showBeside(streamIds: readonly number[]): void {
+    const count = this.#view.panes.length;
+    this.#showPanes([...this.#view.panes, streamIds]);
+    this.#active = Math.min(count, this.#view.panes.length - 1);
+  }
+
+  closePane(pane: number): void {
+    const before = this.active;
+    this.#showPanes(this.#view.panes.filter((_, at) => at !== pane));
+    this.#active = pane < before ? before - 1 : Math.min(before, Math.max(0, this.#view.panes.length - 1));
+  }
+
+  compare(comparison: Comparison): void {
+    this.#go({ ...OVERVIEW, comparison });
   }
 
   /** Points at a line, or at none. The page's history is not filled with lines. */
   pointAt(target: LineTarget | null): void {
-    this.#view = { streamIds: this.#view.streamIds, target };
+    this.#view = { ...this.#view, target };
     history.replaceState(null, "", this.link(target));
   }
 
+  /** Shows a stream at one of its lines, in the active pane. */
+  showLine(target: LineTarget): void {
+    const panes = this.#view.panes.length === 0 ? [[target.streamId]] : this.#view.panes.with(this.active, [target.streamId]);
+    this.#go({ panes, comparison: null, target });
+  }
+
   link(target: LineTarget | null): string {
-    const { streamIds } = this.#view;
-    return `${formatPath(streamIds)}${formatHash({ streamIds, target })}`;
+    const { panes, comparison } = this.#view;
+    return `${formatPath({ panes, comparison })}${formatHash({ panes, target })}`;
+  }
+
+  #showPanes(panes: Panes): void {
+    this.#go({ ...OVERVIEW, panes: paneList(panes) });
+  }
+
+  #go(view: View): void {
+    this.#view = view;
+    history.pushState(null, "", `${formatPath(view)}${formatHash(view)}`);
   }
 }
