@@ -6,11 +6,12 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::health::HealthBoard;
 use crate::outbox::Outbox;
 use crate::runs::Runs;
 use crate::runs::follow::follow;
 use crate::sources::{SourceConfig, SourceKind};
-use crate::supervisor;
+use crate::supervisor::{self, Shared};
 use crate::uplink::{Uplink, UplinkConfig};
 
 /// How long a stopping agent waits for acknowledgements. Files are read again from where the relay's store
@@ -24,6 +25,8 @@ pub struct AgentConfig {
     pub uplink: UplinkConfig,
     pub sources: Vec<SourceConfig>,
     pub runs: Runs,
+    /// Where the sources say how they are.
+    pub health: HealthBoard,
 }
 
 /// Runs until `stop` is cancelled, then stops the sources, delivers what they left, and hangs up.
@@ -33,7 +36,13 @@ pub async fn run(config: AgentConfig, stop: CancellationToken) {
     let mut orphans = adopt_unconfigured(&config, &outbox, &stop);
     let mut uplink = JoinSet::new();
     uplink.spawn(Uplink::new(config.uplink, outbox.clone()).run(hang_up.clone()));
-    supervisor::run(config.sources, outbox.clone(), config.runs, stop).await;
+    let shared = Shared {
+        outbox: outbox.clone(),
+        runs: config.runs,
+        health: config.health,
+        stop,
+    };
+    supervisor::run(config.sources, shared).await;
     while orphans.join_next().await.is_some() {}
     drain(&outbox, STOP_DRAIN).await;
     hang_up.cancel();

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use clap::Parser;
 use millstream_agent::agent::{self, AgentConfig};
-use millstream_agent::config::Settings;
-use millstream_agent::config::cli::{Cli, Command};
+use millstream_agent::config::cli::{Cli, Command, GlobalArgs, SourcesCommand};
+use millstream_agent::config::{self, Settings};
+use millstream_agent::health::HealthBoard;
 use millstream_agent::identity::{Identity, ephemeral_id};
+use millstream_agent::plugins::catalog::Catalog;
+use millstream_agent::plugins::{check, containment, listing};
 use millstream_agent::runs::{Runs, supervise};
-use millstream_agent::sources::registry;
 use millstream_agent::uplink::UplinkConfig;
 use millstream_agent::wrap::{self, WrapConfig};
 use tokio::signal::unix::{SignalKind, signal};
@@ -29,9 +31,17 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let wraps = matches!(cli.command, Some(Command::Exec { .. } | Command::Pipe { .. }));
     start_log(if wraps { "error" } else { "info" });
-    if matches!(cli.command, Some(Command::Sources)) {
-        print!("{}", registry::describe());
-        return ExitCode::SUCCESS;
+    if let Some(Command::Contain {
+        memory_max_bytes,
+        parent,
+        argv,
+    }) = &cli.command
+    {
+        let status = containment::become_contained(*memory_max_bytes, *parent, argv);
+        return ExitCode::from(u8::try_from(status).unwrap_or(FAILURE));
+    }
+    if let Some(Command::Sources { command }) = &cli.command {
+        return sources(&cli.global, command.as_ref());
     }
     if let Some(Command::SuperviseRun { directory }) = &cli.command {
         return supervise_run(directory);
@@ -74,12 +84,35 @@ fn main() -> ExitCode {
                     Err(error) => say(&error, FAILURE),
                 }
             }
-            Some(Command::Sources | Command::CheckConfig | Command::SuperviseRun { .. }) => 0,
+            Some(
+                Command::Sources { .. }
+                | Command::CheckConfig
+                | Command::SuperviseRun { .. }
+                | Command::Contain { .. },
+            ) => 0,
         }
     });
     // A thread may still sit in a read of standard input; it cannot be interrupted and holds nothing.
     runtime.shutdown_background();
     ExitCode::from(status)
+}
+
+/// Lists plugins, or checks one for its author.
+fn sources(args: &GlobalArgs, command: Option<&SourcesCommand>) -> ExitCode {
+    let Some(SourcesCommand::Check { path, setting, time }) = command else {
+        let catalog = Catalog::load(&config::plugin_path(args));
+        print!("{}", listing::describe(&catalog));
+        return ExitCode::SUCCESS;
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let checked = runtime.map(|runtime| runtime.block_on(check::run(path, setting, *time)));
+    match checked {
+        Ok(report) => {
+            print!("{report}");
+            ExitCode::from(u8::from(!report.is_good()) * FAILURE)
+        }
+        Err(error) => fail(&format!("cannot start: {error}"), FAILURE),
+    }
 }
 
 /// The process that holds one run.
@@ -121,6 +154,7 @@ async fn run(settings: Settings) -> u8 {
     let stop = CancellationToken::new();
     let config = AgentConfig {
         runs,
+        health: HealthBoard::default(),
         uplink: uplink_config(&settings, identity.agent_id.clone()),
         sources: settings.sources,
     };

@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use millstream_proto::v1::SourceState;
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::backoff::Backoff;
+use crate::health::HealthBoard;
 use crate::outbox::Outbox;
 use crate::runs::Runs;
 use crate::sources::{self, SourceConfig, SourceContext, SourceError};
@@ -23,8 +25,18 @@ struct Supervised {
     began: Instant,
 }
 
-/// Runs every source until `stop` is cancelled and all have returned.
-pub async fn run(sources: Vec<SourceConfig>, outbox: Outbox, runs: Runs, stop: CancellationToken) {
+/// What every source shares.
+#[derive(Debug)]
+pub struct Shared {
+    pub outbox: Outbox,
+    pub runs: Runs,
+    pub health: HealthBoard,
+    pub stop: CancellationToken,
+}
+
+/// Runs every source until the stop is cancelled and all have returned.
+pub async fn run(sources: Vec<SourceConfig>, shared: Shared) {
+    let (health, stop) = (&shared.health, &shared.stop);
     let mut tasks: JoinSet<Result<(), SourceError>> = JoinSet::new();
     let mut running: HashMap<Id, Supervised> = HashMap::new();
     for config in sources {
@@ -34,15 +46,7 @@ pub async fn run(sources: Vec<SourceConfig>, outbox: Outbox, runs: Runs, stop: C
             backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT),
             began: Instant::now(),
         };
-        start(
-            &mut tasks,
-            &mut running,
-            supervised,
-            Duration::ZERO,
-            &outbox,
-            &runs,
-            &stop,
-        );
+        start(&mut tasks, &mut running, supervised, Duration::ZERO, &shared);
     }
     while let Some(ended) = tasks.join_next_with_id().await {
         let (id, failure) = match ended {
@@ -60,6 +64,7 @@ pub async fn run(sources: Vec<SourceConfig>, outbox: Outbox, runs: Runs, stop: C
         let Some(failure) = failure else {
             if !stop.is_cancelled() {
                 info!("source {name} is done");
+                health.update(name, |health| health.state = SourceState::Idle);
             }
             continue;
         };
@@ -75,7 +80,9 @@ pub async fn run(sources: Vec<SourceConfig>, outbox: Outbox, runs: Runs, stop: C
             "source {name} failed: {failure}; starting it again in {:.1} s",
             wait.as_secs_f64()
         );
-        start(&mut tasks, &mut running, supervised, wait, &outbox, &runs, &stop);
+        let message = format!("{failure}; starting again in {:.1} s", wait.as_secs_f64());
+        health.set(name, supervised.config.plugin(), SourceState::Retrying, message);
+        start(&mut tasks, &mut running, supervised, wait, &shared);
     }
     // Without sources there is nothing to wait for but the stop.
     stop.cancelled().await;
@@ -86,17 +93,17 @@ fn start(
     running: &mut HashMap<Id, Supervised>,
     mut supervised: Supervised,
     wait: Duration,
-    outbox: &Outbox,
-    runs: &Runs,
-    stop: &CancellationToken,
+    shared: &Shared,
 ) {
     let context = SourceContext {
         name: supervised.config.name.clone(),
         labels: supervised.config.labels.clone(),
-        outbox: outbox.clone(),
-        runs: runs.clone(),
-        stop: stop.clone(),
+        outbox: shared.outbox.clone(),
+        runs: shared.runs.clone(),
+        health: shared.health.clone(),
+        stop: shared.stop.clone(),
     };
+    let plugin = supervised.config.plugin().to_owned();
     let kind = supervised.config.kind.clone();
     supervised.began = Instant::now() + wait;
     let handle = tasks.spawn(async move {
@@ -104,6 +111,9 @@ fn start(
             () = context.stop.cancelled() => return Ok(()),
             () = tokio::time::sleep(wait) => {}
         }
+        context
+            .health
+            .set(&context.name, &plugin, SourceState::Running, String::new());
         sources::run(context, kind).await
     });
     running.insert(handle.id(), supervised);

@@ -56,6 +56,15 @@ pub struct GlobalArgs {
         value_delimiter = ','
     )]
     pub tail: Vec<String>,
+    /// Directory of plugins (manifests and `millstream-source-NAME`); several are separated by colons.
+    #[arg(
+        long,
+        global = true,
+        env = "MILLSTREAM_PLUGIN_PATH",
+        value_name = "DIR",
+        value_delimiter = ':'
+    )]
+    pub plugin_path: Vec<PathBuf>,
     /// Directory of the agent's id.
     #[arg(long, global = true, env = "MILLSTREAM_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
@@ -92,13 +101,47 @@ pub enum Command {
         #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
         drain_timeout: Duration,
     },
-    /// Lists the source plugins and their settings.
-    Sources,
+    /// Lists the source plugins and their settings, or checks one.
+    Sources {
+        #[command(subcommand)]
+        command: Option<SourcesCommand>,
+    },
     /// Checks the configuration and exits.
     CheckConfig,
     /// Holds one run; started by the agent.
     #[command(hide = true)]
     SuperviseRun { directory: PathBuf },
+    /// Bounds itself and becomes a plugin; started by the agent.
+    #[command(hide = true)]
+    Contain {
+        #[arg(long)]
+        memory_max_bytes: u64,
+        #[arg(long)]
+        parent: i32,
+        #[arg(required = true, last = true)]
+        argv: Vec<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SourcesCommand {
+    /// Runs a plugin and tells its author what is wrong with it. Nothing is sent.
+    Check {
+        /// The plugin's file: a manifest or `millstream-source-NAME`.
+        path: PathBuf,
+        /// A setting for the run; the value is TOML or plain text.
+        #[arg(long, value_name = "KEY=VALUE", value_parser = parse_setting)]
+        setting: Vec<(String, String)>,
+        /// How long to let it run.
+        #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
+        time: Duration,
+    },
+}
+
+fn parse_setting(text: &str) -> Result<(String, String), String> {
+    text.split_once('=')
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .ok_or_else(|| format!("{text:?} is no setting; write KEY=VALUE"))
 }
 
 fn parse_label(text: &str) -> Result<(String, String), String> {

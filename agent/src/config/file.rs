@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::{ConfigError, keys, settings};
+use crate::plugins::catalog::Catalog;
 use crate::sources::SourceConfig;
 use crate::sources::registry;
 
@@ -48,6 +49,13 @@ struct Raw {
     sources: BTreeMap<String, toml::Table>,
 }
 
+/// What has to be known before the rest can be understood.
+#[derive(Debug, Default, Deserialize)]
+struct RawPath {
+    #[serde(default)]
+    plugin_path: Vec<PathBuf>,
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum OneOrMany {
@@ -58,29 +66,42 @@ enum OneOrMany {
 impl ConfigFile {
     /// # Errors
     /// When the file cannot be read, is no TOML, has a key that is not known or a value that cannot be used.
-    pub(super) fn read(path: &Path) -> Result<Self, ConfigError> {
+    pub(super) fn read(path: &Path, plugin_path: &[PathBuf]) -> Result<Self, ConfigError> {
         let place = path.display().to_string();
         let text = std::fs::read_to_string(path).map_err(|error| {
             ConfigError::new(&place, format!("cannot read the configuration file: {error}"))
         })?;
-        Self::parse(path, &text)
+        Self::parse(path, &text, plugin_path)
     }
 
-    pub(super) fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+    /// The plugin path that the file names; what else is wrong with it is found later.
+    pub(super) fn plugin_path(path: &Path) -> Vec<PathBuf> {
+        let raw: Option<RawPath> = std::fs::read_to_string(path)
+            .ok()
+            .and_then(|text| toml::from_str(&text).ok());
+        raw.unwrap_or_default().plugin_path
+    }
+
+    /// `plugin_path`: instead of the file's, when it is not empty.
+    pub(super) fn parse(path: &Path, text: &str, plugin_path: &[PathBuf]) -> Result<Self, ConfigError> {
         let place = path.display().to_string();
         // toml's errors show the line and the place in it.
         let not_toml =
             |error: toml::de::Error| ConfigError::new(&place, error.to_string().trim_end().to_owned());
-        keys::check(
-            path,
-            text,
-            toml::de::DeTable::parse(text).map_err(not_toml)?.get_ref(),
-        )?;
+        let table = toml::de::DeTable::parse(text).map_err(not_toml)?;
+        let catalog = if plugin_path.is_empty() {
+            let raw: RawPath = toml::from_str(text).map_err(not_toml)?;
+            Catalog::load(&raw.plugin_path)
+        } else {
+            Catalog::load(plugin_path)
+        };
+        keys::check(path, text, table.get_ref(), &catalog)?;
         let raw: Raw = toml::from_str(text).map_err(not_toml)?;
         let mut sources = Vec::new();
         for (name, mut table) in raw.sources {
-            settings::apply_environment(&name, &mut table, |variable| std::env::var(variable).ok());
-            let source = settings::source(&name, table)
+            let get = |variable: &str| std::env::var(variable).ok();
+            settings::apply_environment(&name, &mut table, &catalog, get);
+            let source = settings::source(&name, table, &catalog)
                 .map_err(|problem| ConfigError::new(format!("{place}: [sources.{name}]"), problem))?;
             sources.push(source);
         }
@@ -109,8 +130,19 @@ impl ConfigFile {
 }
 
 /// Names of a plugin's settings, for the environment.
-pub(super) fn setting_names(plugin: &str) -> impl Iterator<Item = &'static str> {
-    registry::plugin(plugin)
-        .into_iter()
-        .flat_map(|plugin| plugin.settings.iter().map(|setting| setting.name))
+pub(super) fn setting_names(plugin: &str, catalog: &Catalog) -> Vec<String> {
+    if let Some(known) = registry::plugin(plugin) {
+        return known
+            .settings
+            .iter()
+            .map(|setting| setting.name.to_owned())
+            .collect();
+    }
+    let found = catalog.plugin(plugin).and_then(Result::ok);
+    let own = found.iter().filter_map(|found| found.settings().ok());
+    let own = own.flat_map(|schema| schema.settings.keys().cloned());
+    let common = registry::PLUGIN_SETTINGS
+        .iter()
+        .map(|setting| setting.name.to_owned());
+    own.chain(common).collect()
 }

@@ -6,14 +6,28 @@ use std::path::Path;
 use toml::de::{DeTable, DeValue};
 
 use super::ConfigError;
-use crate::sources::registry::{self, COMMON_SETTINGS, PLUGINS};
+use crate::plugins::catalog::Catalog;
+use crate::sources::registry::{self, COMMON_SETTINGS, PLUGIN_SETTINGS, PLUGINS};
 
 /// Keys at the top of the file.
-const TOP_KEYS: [&str; 6] = ["relay", "data_dir", "host", "compress_level", "labels", "sources"];
+const TOP_KEYS: [&str; 7] = [
+    "relay",
+    "data_dir",
+    "host",
+    "compress_level",
+    "labels",
+    "plugin_path",
+    "sources",
+];
 
 /// # Errors
 /// The first key that is not known.
-pub(super) fn check(path: &Path, text: &str, table: &DeTable<'_>) -> Result<(), ConfigError> {
+pub(super) fn check(
+    path: &Path,
+    text: &str,
+    table: &DeTable<'_>,
+    catalog: &Catalog,
+) -> Result<(), ConfigError> {
     let place = |offset: usize| {
         let line = text[..offset].bytes().filter(|byte| *byte == b'\n').count() + 1;
         format!("{}:{line}", path.display())
@@ -44,7 +58,7 @@ pub(super) fn check(path: &Path, text: &str, table: &DeTable<'_>) -> Result<(), 
             let problem = format!(
                 "[sources.{}] names no plugin; add plugin = {}",
                 name.get_ref(),
-                plugin_names()
+                plugin_names(catalog)
                     .map(|name| format!("\"{name}\""))
                     .collect::<Vec<_>>()
                     .join(" or ")
@@ -52,30 +66,43 @@ pub(super) fn check(path: &Path, text: &str, table: &DeTable<'_>) -> Result<(), 
             return Err(ConfigError::new(place(name.span().start), problem));
         };
         let plugin_name = plugin.get_ref().as_str().unwrap_or_default();
-        let Some(known) = registry::plugin(plugin_name) else {
-            let names: Vec<&str> = plugin_names().collect();
-            let problem = format!(
-                "unknown plugin `{plugin_name}`{}",
-                suggestion(plugin_name, &names)
-            );
-            return Err(ConfigError::new(place(plugin.span().start), problem));
+        let common = COMMON_SETTINGS.iter().map(|setting| setting.name);
+        let keys: Vec<&str> = if let Some(known) = registry::plugin(plugin_name) {
+            common
+                .chain(known.settings.iter().map(|setting| setting.name))
+                .collect()
+        } else {
+            let at_plugin = |problem| ConfigError::new(place(plugin.span().start), problem);
+            let Some(found) = catalog.plugin(plugin_name) else {
+                let names: Vec<&str> = plugin_names(catalog).collect();
+                let nearest = suggestion(plugin_name, &names);
+                return Err(at_plugin(format!("unknown plugin `{plugin_name}`{nearest}")));
+            };
+            let found = found.map_err(at_plugin)?;
+            // One that does not even describe itself must not keep the other sources from running: its own source
+            // fails, and says why.
+            let Ok(schema) = found.settings() else {
+                continue;
+            };
+            let own = schema.settings.keys().map(String::as_str);
+            let keys = common
+                .chain(PLUGIN_SETTINGS.iter().map(|setting| setting.name))
+                .chain(own)
+                .collect::<Vec<_>>();
+            check_keys(&format!(" for plugin {plugin_name}"), settings, &keys)?;
+            continue;
         };
-        let keys: Vec<&str> = COMMON_SETTINGS
-            .iter()
-            .chain(known.settings)
-            .map(|setting| setting.name)
-            .collect();
         check_keys(&format!(" for plugin {plugin_name}"), settings, &keys)?;
     }
     Ok(())
 }
 
-fn plugin_names() -> impl Iterator<Item = &'static str> {
-    PLUGINS.iter().map(|plugin| plugin.name)
+fn plugin_names(catalog: &Catalog) -> impl Iterator<Item = &str> {
+    PLUGINS.iter().map(|plugin| plugin.name).chain(catalog.names())
 }
 
 /// "; did you mean `relay`?", or the list when nothing is near.
-fn suggestion(name: &str, known: &[&str]) -> String {
+pub(crate) fn suggestion(name: &str, known: &[&str]) -> String {
     let nearest = known
         .iter()
         .max_by(|left, right| strsim::jaro_winkler(name, left).total_cmp(&strsim::jaro_winkler(name, right)));

@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 
 use crate::sources::SourceConfig;
 
+pub(crate) use keys::suggestion;
+pub(crate) use settings::parse_duration;
+
 use cli::GlobalArgs;
 use file::ConfigFile;
 
@@ -54,7 +57,7 @@ impl Settings {
     /// The first thing that is wrong.
     pub fn load(args: &GlobalArgs) -> Result<Self, ConfigError> {
         let file = match &args.config {
-            Some(path) => ConfigFile::read(path)?,
+            Some(path) => ConfigFile::read(path, &args.plugin_path)?,
             None => ConfigFile::default(),
         };
         let relays = non_empty(args.relay.clone())
@@ -87,6 +90,16 @@ impl Settings {
             sources,
         })
     }
+}
+
+/// The plugin path alone, for listing plugins.
+#[must_use]
+pub fn plugin_path(args: &GlobalArgs) -> Vec<PathBuf> {
+    if args.plugin_path.is_empty() {
+        let file = args.config.as_deref();
+        return file.map(ConfigFile::plugin_path).unwrap_or_default();
+    }
+    args.plugin_path.clone()
 }
 
 fn non_empty(list: Vec<String>) -> Option<Vec<String>> {

@@ -9,9 +9,13 @@ use globset::{Glob, GlobSet, GlobSetBuilder};
 use serde::Deserialize;
 
 use super::{ConfigError, file};
+use crate::plugins::catalog::{Catalog, Plugin};
+use crate::plugins::containment::Limits;
+use crate::plugins::source::PluginSettings;
 use crate::sources::exec::{ExecSettings, Restart};
 use crate::sources::file::FileSettings;
 use crate::sources::process::{CommandSpec, PtySize};
+use crate::sources::registry;
 use crate::sources::tail::TailSettings;
 use crate::sources::{SourceConfig, SourceKind, Start};
 use crate::spool::MIN_SPOOL_BYTES;
@@ -21,6 +25,9 @@ const UNATTENDED_PTY: PtySize = PtySize {
     rows: 50,
     columns: 160,
 };
+
+/// Least memory that a plugin can be given; below it no interpreter starts.
+const MIN_PLUGIN_MEMORY_BYTES: u64 = 16 << 20;
 
 /// Disk for the output of one run that the relay has not stored yet, bytes.
 const DEFAULT_SPOOL_BYTES: u64 = 1 << 30;
@@ -80,7 +87,7 @@ struct RawExec {
 
 /// # Errors
 /// A sentence on what is wrong.
-pub(super) fn source(name: &str, table: toml::Table) -> Result<SourceConfig, String> {
+pub(super) fn source(name: &str, table: toml::Table, catalog: &Catalog) -> Result<SourceConfig, String> {
     let plugin = table
         .get("plugin")
         .and_then(toml::Value::as_str)
@@ -109,13 +116,65 @@ pub(super) fn source(name: &str, table: toml::Table) -> Result<SourceConfig, Str
                 SourceKind::Exec(Arc::new(exec_settings(raw.settings)?)),
             )
         }
-        other => return Err(format!("unknown plugin `{other}`")),
+        other => {
+            let found = catalog
+                .plugin(other)
+                .unwrap_or_else(|| Err(format!("unknown plugin `{other}`")))?;
+            let (labels, settings) = plugin_settings(found, table)?;
+            (labels, SourceKind::Plugin(Arc::new(settings)))
+        }
     };
     Ok(SourceConfig {
         name: name.to_owned(),
         labels,
         kind,
     })
+}
+
+/// What the agent itself gives a meaning, out of a plugin's table.
+#[derive(Debug, Deserialize)]
+struct RawPlugin {
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    restart: Option<Restart>,
+    memory_max_bytes: Option<u64>,
+    max_bytes_per_second: Option<u64>,
+    stall_timeout: Option<String>,
+}
+
+fn plugin_settings(
+    plugin: Arc<Plugin>,
+    mut table: toml::Table,
+) -> Result<(BTreeMap<String, String>, PluginSettings), String> {
+    let raw: RawPlugin = from_table(table.clone())?;
+    let common = registry::COMMON_SETTINGS.iter().chain(registry::PLUGIN_SETTINGS);
+    for setting in common {
+        table.remove(setting.name);
+    }
+    if let Ok(schema) = plugin.settings() {
+        schema.values(&table)?;
+    }
+    let mut limits = Limits::default();
+    if let Some(bytes) = raw.memory_max_bytes {
+        if bytes < MIN_PLUGIN_MEMORY_BYTES {
+            return Err(format!(
+                "memory_max_bytes has to be at least {MIN_PLUGIN_MEMORY_BYTES} (16 MiB)"
+            ));
+        }
+        limits.memory_max_bytes = bytes;
+    }
+    if let Some(bytes) = raw.max_bytes_per_second {
+        limits.max_bytes_per_second = bytes;
+    }
+    let stall_timeout = raw.stall_timeout.as_deref().map(parse_duration).transpose();
+    limits.stall_timeout = stall_timeout.map_err(|problem| format!("stall_timeout: {problem}"))?;
+    let settings = PluginSettings {
+        plugin,
+        given: table,
+        limits,
+        restart: raw.restart,
+    };
+    Ok((raw.labels, settings))
 }
 
 fn from_table<T: serde::de::DeserializeOwned>(table: toml::Table) -> Result<T, String> {
@@ -181,7 +240,7 @@ fn duration(name: &str, value: Option<&str>, default: &str) -> Result<Duration, 
 ///
 /// # Errors
 /// A sentence on what to write instead.
-pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let problem = || format!("{text:?} is no duration; write 250ms, 1s, 2m or 1h");
     let unit_at = text
         .find(|character: char| character.is_ascii_alphabetic())
@@ -202,7 +261,12 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 /// `MILLSTREAM_SOURCES_<NAME>_<SETTING>` wins over the file. The value is TOML, or else a plain string.
-pub(super) fn apply_environment(name: &str, table: &mut toml::Table, get: impl Fn(&str) -> Option<String>) {
+pub(super) fn apply_environment(
+    name: &str,
+    table: &mut toml::Table,
+    catalog: &Catalog,
+    get: impl Fn(&str) -> Option<String>,
+) {
     let plugin = table
         .get("plugin")
         .and_then(toml::Value::as_str)
@@ -219,11 +283,11 @@ pub(super) fn apply_environment(name: &str, table: &mut toml::Table, get: impl F
             })
             .collect()
     };
-    for setting in file::setting_names(&plugin) {
-        if let Some(text) = get(&format!("MILLSTREAM_SOURCES_{}_{}", upper(name), upper(setting))) {
+    for setting in file::setting_names(&plugin, catalog) {
+        if let Some(text) = get(&format!("MILLSTREAM_SOURCES_{}_{}", upper(name), upper(&setting))) {
             let parsed = toml::from_str::<toml::Table>(&format!("value = {text}"));
             let value = parsed.ok().and_then(|mut table| table.remove("value"));
-            table.insert(setting.to_owned(), value.unwrap_or(toml::Value::String(text)));
+            table.insert(setting, value.unwrap_or(toml::Value::String(text)));
         }
     }
 }

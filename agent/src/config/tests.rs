@@ -1,5 +1,6 @@
 use super::cli::GlobalArgs;
 use super::*;
+use crate::plugins::catalog::Catalog;
 use crate::sources::SourceKind;
 
 fn load(text: &str) -> Result<Settings, ConfigError> {
@@ -142,12 +143,12 @@ fn a_flag_wins_over_the_file_and_adds_sources() {
 #[test]
 fn the_environment_wins_over_a_source_in_the_file() {
     let mut table: toml::Table = toml::from_str("plugin = \"exec\"\ncommand = [\"make\"]\n").unwrap();
-    settings::apply_environment("my-build", &mut table, |name| match name {
+    settings::apply_environment("my-build", &mut table, &Catalog::default(), |name| match name {
         "MILLSTREAM_SOURCES_MY_BUILD_COMMAND" => Some("[\"ninja\"]".to_owned()),
         "MILLSTREAM_SOURCES_MY_BUILD_RESTART" => Some("always".to_owned()),
         _ => None,
     });
-    let source = settings::source("my-build", table).unwrap();
+    let source = settings::source("my-build", table, &Catalog::default()).unwrap();
     let SourceKind::Exec(exec) = &source.kind else {
         panic!("it is an exec source")
     };

@@ -142,6 +142,18 @@ impl Runs {
         })
     }
 
+    /// The agent's own binary, for processes that it starts from itself.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// Where the names of plugins' streams are kept, beside the runs.
+    #[must_use]
+    pub fn plugins_directory(&self) -> PathBuf {
+        self.directory.with_file_name("plugins")
+    }
+
     /// The runs that an earlier agent left of this source, oldest first; given once.
     #[must_use]
     pub fn take_left(&self, source: &str) -> Vec<RunDir> {

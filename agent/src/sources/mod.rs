@@ -13,7 +13,9 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::health::HealthBoard;
 use crate::outbox::Outbox;
+use crate::plugins::{self, source::PluginSettings};
 use crate::runs::Runs;
 
 /// Where a source begins in what exists before it was first seen.
@@ -32,6 +34,8 @@ pub struct SourceContext {
     pub labels: BTreeMap<String, String>,
     pub outbox: Outbox,
     pub runs: Runs,
+    /// How this source is, for whoever asks.
+    pub health: HealthBoard,
     /// Cancelled when the agent stops; a source then finishes what it has begun and returns.
     pub stop: CancellationToken,
 }
@@ -42,6 +46,7 @@ pub enum SourceKind {
     File(Arc<file::FileSettings>),
     Tail(Arc<tail::TailSettings>),
     Exec(Arc<exec::ExecSettings>),
+    Plugin(Arc<PluginSettings>),
 }
 
 /// One configured source.
@@ -54,11 +59,12 @@ pub struct SourceConfig {
 
 impl SourceConfig {
     #[must_use]
-    pub fn plugin(&self) -> &'static str {
-        match self.kind {
+    pub fn plugin(&self) -> &str {
+        match &self.kind {
             SourceKind::File(_) => "file",
             SourceKind::Tail(_) => "tail",
             SourceKind::Exec(_) => "exec",
+            SourceKind::Plugin(settings) => settings.plugin.name(),
         }
     }
 }
@@ -91,5 +97,6 @@ pub async fn run(context: SourceContext, kind: SourceKind) -> Result<(), SourceE
         }
         SourceKind::Tail(settings) => tail::run(context, &settings).await,
         SourceKind::Exec(settings) => exec::run(context, &settings).await,
+        SourceKind::Plugin(settings) => plugins::source::run(context, &settings).await,
     }
 }

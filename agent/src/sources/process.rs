@@ -147,7 +147,7 @@ fn spawn_on_pty(
     })
 }
 
-pub(super) fn group_of(child: &Child) -> Option<Pid> {
+pub(crate) fn group_of(child: &Child) -> Option<Pid> {
     child
         .id()
         .and_then(|id| i32::try_from(id).ok())

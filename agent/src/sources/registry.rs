@@ -37,7 +37,7 @@ const fn setting(
 pub const COMMON_SETTINGS: &[SettingDoc] = &[
     setting(
         "plugin",
-        "\"file\" | \"tail\" | \"exec\"",
+        "\"file\" | \"tail\" | \"exec\" | a plugin's name",
         "",
         "Which plugin; required.",
     ),
@@ -49,7 +49,35 @@ pub const COMMON_SETTINGS: &[SettingDoc] = &[
     ),
 ];
 
-/// Every plugin, by name.
+/// Settings of every plugin that is a manifest or speaks the plugin protocol, beside its own.
+pub const PLUGIN_SETTINGS: &[SettingDoc] = &[
+    setting(
+        "restart",
+        "\"never\" | \"on-failure\" | \"always\"",
+        "the plugin's, mostly \"always\"",
+        "When to start it again.",
+    ),
+    setting(
+        "memory_max_bytes",
+        "536870912",
+        "512 MiB",
+        "Private memory of each of its processes; beyond it the system refuses more.",
+    ),
+    setting(
+        "max_bytes_per_second",
+        "16777216",
+        "16 MiB",
+        "Output that is read in a second; beyond it the plugin has to wait. 0: no bound.",
+    ),
+    setting(
+        "stall_timeout",
+        "\"5m\"",
+        "never",
+        "Start it again when it prints nothing for so long.",
+    ),
+];
+
+/// Every plugin of the agent itself, by name.
 pub const PLUGINS: &[PluginDoc] = &[
     PluginDoc {
         name: "file",
@@ -171,33 +199,4 @@ pub const PLUGINS: &[PluginDoc] = &[
 #[must_use]
 pub fn plugin(name: &str) -> Option<&'static PluginDoc> {
     PLUGINS.iter().find(|plugin| plugin.name == name)
-}
-
-/// What `millstream-agent sources` prints.
-#[must_use]
-pub fn describe() -> String {
-    use std::fmt::Write as _;
-    let mut text = String::new();
-    for plugin in PLUGINS {
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "{}\n    {}\n", plugin.name, plugin.doc);
-        for setting in plugin.settings {
-            let default = if setting.default.is_empty() {
-                String::new()
-            } else {
-                format!(" (default {})", setting.default)
-            };
-            let _ = writeln!(
-                text,
-                "    {} = {}{default}\n        {}",
-                setting.name, setting.form, setting.doc
-            );
-        }
-        text.push('\n');
-    }
-    text.push_str(
-        "Every source also has `labels = { key = \"value\" }`. In the configuration file:\n\n    \
-         [sources.app]\n    plugin = \"file\"\n    paths = [\"/var/log/app/*.log\"]\n",
-    );
-    text
 }

@@ -7,6 +7,7 @@ use std::process::Stdio;
 use millstream_agent::agent::{self, AgentConfig};
 use millstream_agent::config::Settings;
 use millstream_agent::config::cli::GlobalArgs;
+use millstream_agent::health::HealthBoard;
 use millstream_agent::runs::Runs;
 use millstream_agent::uplink::UplinkConfig;
 use tokio::process::Command;
@@ -49,6 +50,7 @@ impl RunningAgent {
                 uplink,
                 sources: settings.sources,
                 runs,
+                health: HealthBoard::default(),
             },
             stop.clone(),
         ));

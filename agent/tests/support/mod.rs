@@ -9,6 +9,7 @@
 )]
 
 pub mod agent;
+pub mod stage;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
