@@ -97,10 +97,28 @@ export function fakeStreams(): FakeStream[] {
     },
     { streamId: 6, host: "build-3", source: "tail", path: "/var/log/syslog", startedMs: began - 90 * minute, away: true, first: 200, count: () => 400, line: (at) => plain(`Nov 24 syslog line ${at}`) },
     { streamId: 7, host: "build-3", source: "empty", path: "/var/log/empty.log", startedMs: began, count: () => 0, line: () => plain("") },
+    ...Array.from({ length: Number(process.env["FAKE_STREAMS"] ?? 0) }, (_, at) => many(100 + at, cargo)),
     ...Array.from({ length: 12 }, (_, at) =>
       fixed(20 + at, "build-1", "cargo", ["cargo", "build", "--color=always"], cargo.slice(0, 14), { exitCode: at % 5 === 0 ? 101 : 0, signal: at === 11 ? 9 : undefined }),
     ),
   ];
+}
+
+/** One of very many: three in four are runs, most of which are over. */
+function many(streamId: number, lines: FakeLine[]): FakeStream {
+  const host = `worker-${streamId % 40}`;
+  if (streamId % 4 === 0) {
+    const rate = (streamId % 7) * 3;
+    return { streamId, host, source: `service-${streamId % 60}`, path: `/var/log/service-${streamId}.log`, startedMs: began, count: (now) => Math.floor(((now - began) / 1_000) * rate), line: (at) => lines[at % lines.length] ?? plain("") };
+  }
+  const argv = ["make", "-j8", `target-${streamId % 25}`];
+  if (streamId % 16 === 1) {
+    // Half of what runs has not said anything for two minutes.
+    const isSilent = streamId % 32 === 1;
+    return { streamId, host, source: `job-${streamId % 30}`, argv, startedMs: began - 120_000, count: (now) => (isSilent ? 0 : Math.floor((now - began) / 150)), line: (at) => lines[at % lines.length] ?? plain("") };
+  }
+  const startedMs = began - (streamId % 500) * 3 * minute - 10 * minute;
+  return { streamId, host, source: `job-${streamId % 30}`, argv, startedMs, endedMs: startedMs + 192_000, exitCode: streamId % 5 === 0 ? 2 : 0, count: () => lines.length, line: (at) => lines[at] ?? plain("") };
 }
 
 function fixed(streamId: number, host: string, source: string, argv: string[], lines: FakeLine[], end: Pick<FakeStream, "exitCode" | "signal">): FakeStream {

@@ -97,11 +97,12 @@ export function fullName(stream: Stream): string {
   return `${hostName(stream)} / ${sourceName(stream)} — ${what}`;
 }
 
-function searchText(stream: Stream): string {
+/** What words are looked for in. */
+export function searchText(stream: Stream): string {
   const labels = Object.values(stream.labels).join(" ");
   return `${labels} ${stream.instance} ${stream.run?.argv.join(" ") ?? ""}`.toLowerCase();
 }
 
-function matches(text: string, words: readonly string[]): boolean {
+export function matches(text: string, words: readonly string[]): boolean {
   return words.every((word) => text.includes(word));
 }

@@ -11,6 +11,8 @@ interface Growth {
   newest: number;
   /** Lines of the last samples, the newest last. */
   samples: number[];
+  /** When it was seen to grow, by this page's clock; null when it was not yet. */
+  grewMs: number | null;
 }
 
 export class Rates {
@@ -21,13 +23,19 @@ export class Rates {
     const now = Math.floor(nowMs / SAMPLE_MS);
     const growth = this.#growth.get(streamId);
     if (growth === undefined) {
-      this.#growth.set(streamId, { head, newest: now, samples: [0] });
+      this.#growth.set(streamId, { head, newest: now, samples: [0], grewMs: null });
       return;
     }
     advance(growth, now);
     const last = growth.samples.length - 1;
     growth.samples[last] = (growth.samples[last] ?? 0) + Math.max(0, head - growth.head);
+    if (head > growth.head) growth.grewMs = nowMs;
     growth.head = head;
+  }
+
+  /** When this page last saw the stream grow, milliseconds since the Unix epoch; null when it has not. */
+  grewMs(streamId: number): number | null {
+    return this.#growth.get(streamId)?.grewMs ?? null;
   }
 
   forget(streamId: number): void {
