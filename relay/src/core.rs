@@ -19,7 +19,6 @@ use tokio_util::task::TaskTracker;
 use tonic::Status;
 
 use crate::auth::Access;
-use crate::control::{AttachApi, Attached, ControlApi};
 use crate::ingest::IngestApi;
 use crate::metrics::Metrics;
 use crate::services;
@@ -70,8 +69,6 @@ pub(crate) struct CoreParts {
     pub(crate) agents: Arc<Agents>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) writer: Writer,
-    /// Agents that take commands now.
-    pub(crate) attached: Attached,
     /// Cancelled when the relay begins to stop: take nothing new.
     pub(crate) stop: CancellationToken,
     /// Cancelled once everything that was accepted is durable: say so and hang up.
@@ -216,7 +213,6 @@ impl Core {
                 agents,
                 metrics,
                 writer,
-                attached: Attached::default(),
                 stop,
                 drained: CancellationToken::new(),
                 tasks: TaskTracker::new(),
@@ -241,12 +237,8 @@ impl Core {
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
         tonic::service::Routes::new(ingest)
             .add_service(services::log_service(Arc::clone(parts)))
-            .add_service(AgentServiceServer::new(AttachApi {
-                parts: Arc::clone(parts),
-            }))
-            .add_service(ControlServiceServer::new(ControlApi {
-                parts: Arc::clone(parts),
-            }))
+            .add_service(AgentServiceServer::new(services::NotYet))
+            .add_service(ControlServiceServer::new(services::NotYet))
             .add_service(LogsServiceServer::new(services::NotYet))
     }
 

@@ -9,7 +9,7 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
 import type { Connect, Plugin } from "vite";
 import { BlockSchema, Codec, LineFlag, type Block } from "../src/gen/millstream/v1/block_pb";
-import { LogService, TailResponseSchema, WatchResponseSchema, type TailRequest, type WatchRequest } from "../src/gen/millstream/v1/log_pb";
+import { LogService, TailResponseSchema, WatchResponseSchema, type SearchRequest, type SearchResponseSchema, type TailRequest, type WatchRequest } from "../src/gen/millstream/v1/log_pb";
 import { AgentState, EndReason, StreamState, type StreamSchema } from "../src/gen/millstream/v1/stream_pb";
 import { fakeStreams, type FakeStream } from "./fake-streams";
 
@@ -46,6 +46,7 @@ function routes(router: ConnectRouter): void {
   router.service(LogService, {
     watch,
     tail,
+    search,
     read(request) {
       const stream = find(Number(request.streamId));
       const head = stream.count(Date.now());
@@ -112,6 +113,20 @@ async function* tail(request: TailRequest, { signal }: { signal: AbortSignal }):
       yield { message: { case: "heartbeat", value: { cursor: new Uint8Array([1]), serverUnixUs: BigInt(beatMs * 1_000) } } };
     }
   }
+}
+
+/** Looks through every line, but not through the stream of ten million. */
+async function* search(request: SearchRequest, { signal }: { signal: AbortSignal }): AsyncGenerator<MessageInitShape<typeof SearchResponseSchema>> {
+  const regex = request.filter?.regex ? new RegExp(request.filter.regex, "m") : null;
+  for (const id of request.streamIds) {
+    const stream = find(Number(id));
+    const head = Math.min(200_000, stream.count(Date.now()));
+    for (let at = 0; at < head && !signal.aborted; at += 1) {
+      const text = stream.line(at).text.toString();
+      if (regex?.test(text)) yield { message: { case: "hits", value: { streamId: id, block: block(stream, at, at + 1) } } };
+    }
+  }
+  yield { message: { case: "progress", value: { done: true } } };
 }
 
 function find(streamId: number): FakeStream {

@@ -46,6 +46,8 @@ export function fakeStreams(): FakeStream[] {
   const cargo = fileLines("cargo-build-failed.ansi.log");
   const pip = fileLines("pip-progress.ansi.log");
   const cpython = [...fileLines("cpython-build-1.log"), ...fileLines("cpython-build-2.log")];
+  const markers = ["github", "azure", "gitlab", "buildkite", "teamcity", "travis", "buildkit"].map((name) => fileLines(`markers/${name}.log`));
+  const bars = ["uv-install", "rich-progress", "tqdm-bars", "npm-install", "cargo-build-tty"].flatMap((name) => fileLines(`${name}.ansi.log`));
   const notice: FakeLine = {
     text: Buffer.from("file-rotated: /var/log/app.log was renamed; finishing it, then reading the new file"),
     channel: Channel.NOTICE,
@@ -98,6 +100,9 @@ export function fakeStreams(): FakeStream[] {
     { streamId: 6, host: "build-3", source: "tail", path: "/var/log/syslog", startedMs: began - 90 * minute, away: true, first: 200, count: () => 400, line: (at) => plain(`Nov 24 syslog line ${at}`) },
     { streamId: 7, host: "build-3", source: "empty", path: "/var/log/empty.log", startedMs: began, count: () => 0, line: () => plain("") },
     ...Array.from({ length: Number(process.env["FAKE_STREAMS"] ?? 0) }, (_, at) => many(100 + at, cargo)),
+    ...markers.map((lines, at) => fixed(40 + at, "ci", ["github", "azure", "gitlab", "buildkite", "teamcity", "travis", "buildkit"][at] ?? "", ["ci", "run"], lines, { exitCode: 1 })),
+    fixed(48, "ci", "bars", ["make", "install"], bars, { exitCode: 0 }),
+    fixed(49, "ci", "long", ["ci", "run"], [plain("::group::Set up"), ...Array.from({ length: 400 }, (_, at) => plain(`set up ${at}`)), plain("::endgroup::"), plain("::group::Build"), plain("::group::Compile the whole workspace with every feature, warnings as errors, in a title that is rather long for its place"), ...cpython.flatMap((line) => [line, line]), plain("::endgroup::"), plain("::error file=src/wheel.rs,line=12,col=9::cannot find value `teeth` in this scope"), ...cargo, plain("::endgroup::"), plain("done")], { exitCode: 101 }),
     ...Array.from({ length: 12 }, (_, at) =>
       fixed(20 + at, "build-1", "cargo", ["cargo", "build", "--color=always"], cargo.slice(0, 14), { exitCode: at % 5 === 0 ? 101 : 0, signal: at === 11 ? 9 : undefined }),
     ),

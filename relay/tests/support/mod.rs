@@ -143,18 +143,14 @@ impl Agent {
     }
 
     pub(crate) async fn open(&mut self, handle: u32, instance: &str) -> v1::StreamOpened {
-        self.open_as(v1::OpenStream {
+        self.send(push_request::Message::OpenStream(v1::OpenStream {
             handle,
             source: "app".to_owned(),
             instance: instance.to_owned(),
             path: instance.to_owned(),
             ..v1::OpenStream::default()
-        })
-        .await
-    }
-
-    pub(crate) async fn open_as(&mut self, open: v1::OpenStream) -> v1::StreamOpened {
-        self.send(push_request::Message::OpenStream(open)).await;
+        }))
+        .await;
         loop {
             match self.receive().await.unwrap() {
                 push_response::Message::StreamOpened(opened) => return opened,

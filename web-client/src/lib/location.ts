@@ -1,7 +1,7 @@
 /**
  * The address of what is in view. `/` is the overview. `/streams/42` shows a stream, `/streams/42,43` two
  * merged, `/streams/42,43/57` these two in one pane and 57 in a second one beside it. `/compare/41/57`
- * compares two runs. The hash names a line: `#s120`, or with its stream where several are in view,
+ * compares two runs. The hash names a line or several: `#s120`, `#s120-s145`, or with its stream where several are in view,
  * `#42:s120`.
  */
 import type { LineTarget } from "./feed/feed";
@@ -40,11 +40,13 @@ export function parseLocation(path: string, hash: string): View {
 }
 
 function parseHash(hash: string, streamIds: readonly number[]): LineTarget | null {
-  const match = /^#(?:([0-9]+):)?s([0-9]+)/.exec(hash);
+  const match = /^#(?:([0-9]+):)?s([0-9]+)(?:-s?([0-9]+))?/.exec(hash);
   const streamId = match?.[1] === undefined ? streamIds[0] : Number(match[1]);
   const sequence = Number(match?.[2]);
   if (!match || streamId === undefined || !streamIds.includes(streamId) || !Number.isSafeInteger(sequence)) return null;
-  return { streamId, sequence };
+  const last = Number(match[3]);
+  if (!Number.isSafeInteger(last) || last === sequence) return { streamId, sequence };
+  return { streamId, sequence: Math.min(sequence, last), last: Math.max(sequence, last) };
 }
 
 /** Panes as they may be: valid ids, each once in a pane, no empty pane, none too many. */
@@ -71,8 +73,24 @@ export function formatPath({ panes, comparison }: Pick<View, "panes" | "comparis
 
 export function formatHash({ panes, target }: Pick<View, "panes" | "target">): string {
   if (target === null) return "";
-  const { streamId, sequence } = target;
-  return streamsOf(panes).length > 1 ? `#${streamId}:s${sequence}` : `#s${sequence}`;
+  const { streamId, sequence, last } = target;
+  const lines = last === undefined ? `s${sequence}` : `s${sequence}-s${last}`;
+  return streamsOf(panes).length > 1 ? `#${streamId}:${lines}` : `#${lines}`;
+}
+
+/** Whether a row is one of the lines that a link points at. */
+export function isWithin(target: LineTarget, row: { streamId: number; sequence: number; nextSequence: number }): boolean {
+  return target.streamId === row.streamId && row.sequence <= (target.last ?? target.sequence) && target.sequence < row.nextSequence;
+}
+
+/** The target when a line is chosen: alone, let go of when it was chosen already, or up to it from the one before. */
+export function choose(before: LineTarget | null, streamId: number, sequence: number, extendsRange: boolean): LineTarget | null {
+  if (!extendsRange || before?.streamId !== streamId) {
+    const isSame = before?.streamId === streamId && before.sequence === sequence && before.last === undefined;
+    return isSame ? null : { streamId, sequence };
+  }
+  const [first, last] = [Math.min(before.sequence, sequence), Math.max(before.sequence, sequence)];
+  return first === last ? { streamId, sequence } : { streamId, sequence: first, last };
 }
 
 /** `120`, `s120`, `#s120` or `120,000`: what a person types to jump to a line; null when it is none. */

@@ -3,7 +3,7 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import { describe, expect, test } from "vitest";
 import { AgentSchema, AgentState, EndReason, RunSchema, StreamEndSchema, StreamSchema } from "../gen/millstream/v1/stream_pb";
 import { groupStreams, shortNames } from "./catalog/groups";
-import { formatHash, formatPath, parseLocation, parseSequence } from "./location";
+import { choose, formatHash, formatPath, isWithin, parseLocation, parseSequence } from "./location";
 import { Backoff } from "./rpc/backoff";
 import { describeFailure, SilenceError } from "./rpc/failure";
 import { watched } from "./rpc/watchdog";
@@ -16,6 +16,10 @@ describe("the address", () => {
     ["/", "", { panes: [], target: null }],
     ["/streams/42", "", { panes: [[42]], target: null }],
     ["/streams/42", "#s120", { panes: [[42]], target: { streamId: 42, sequence: 120 } }],
+    ["/streams/42", "#s120-s145", { panes: [[42]], target: { streamId: 42, sequence: 120, last: 145 } }],
+    ["/streams/42", "#s145-s120", { panes: [[42]], target: { streamId: 42, sequence: 120, last: 145 } }],
+    ["/streams/42,43", "#43:s7-9", { panes: [[42, 43]], target: { streamId: 43, sequence: 7, last: 9 } }],
+    ["/streams/42", "#s7-s7", { panes: [[42]], target: { streamId: 42, sequence: 7 } }],
     ["/streams/42,43", "#43:s7", { panes: [[42, 43]], target: { streamId: 43, sequence: 7 } }],
     ["/streams/42,43/57", "#57:s7", { panes: [[42, 43], [57]], target: { streamId: 57, sequence: 7 } }],
     ["/streams/42/42", "#s7", { panes: [[42], [42]], target: { streamId: 42, sequence: 7 } }],
@@ -28,6 +32,17 @@ describe("the address", () => {
     const parsed = parseLocation(path, hash);
     expect(parsed).toEqual({ ...view, comparison: null });
     expect(parseLocation(formatPath(parsed), formatHash(parsed))).toEqual(parsed);
+  });
+
+  test("of lines that are chosen one after the other", () => {
+    const one = choose(null, 42, 9, false);
+    expect(one).toEqual({ streamId: 42, sequence: 9 });
+    expect(choose(one, 42, 9, false), "chosen again: let go").toBeNull();
+    expect(choose(one, 42, 5, true)).toEqual({ streamId: 42, sequence: 5, last: 9 });
+    expect(choose(choose(one, 42, 5, true), 42, 20, true)).toEqual({ streamId: 42, sequence: 5, last: 20 });
+    expect(choose(one, 43, 5, true), "of another stream: alone").toEqual({ streamId: 43, sequence: 5 });
+    const row = (sequence: number, nextSequence: number) => ({ streamId: 42, sequence, nextSequence });
+    expect([row(4, 5), row(4, 6), row(9, 10), row(10, 11)].map((each) => isWithin({ streamId: 42, sequence: 5, last: 9 }, each))).toEqual([false, true, true, false]);
   });
 
   test("of a comparison", () => {

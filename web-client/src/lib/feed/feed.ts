@@ -5,7 +5,7 @@
  */
 import type { Gap, StreamBlock, StreamEnded } from "../../gen/millstream/v1/log_pb";
 import type { Position, Stream } from "../../gen/millstream/v1/stream_pb";
-import { linesOf, nextSequenceOf } from "../block/lines";
+import { linesOf, nextSequenceOf, type Line } from "../block/lines";
 import type { LogClient } from "../rpc/client";
 import { describeFailure } from "../rpc/failure";
 import type { Phase, TailHandle, TailSource } from "../rpc/tail";
@@ -13,17 +13,26 @@ import { Follow, type ScrollPosition } from "./follow";
 import { LiveTail } from "./live-tail";
 import { Pages } from "./pages";
 import type { Row } from "./row";
+import { copiedText } from "./selection";
+import { folded } from "./plan";
+import type { Structure, Group } from "./structure";
+import { Structures } from "./structures";
 import { pick, Track } from "./track";
-import { MAX_ROWS, RowWindow, type Entry } from "./window";
+import { isFold, MAX_ROWS, RowWindow, type Entry } from "./window";
 
 /** Lines shown when a view opens, and lines added when it comes near an edge of the window. */
 const FIRST_LINES = 1_000;
 const MORE_LINES = 1_000;
 
-/** A line that a link points at. */
+/** Lines that are copied at most. */
+const MAX_COPIED_LINES = 200_000;
+
+/** A line that a link points at, or several. */
 export interface LineTarget {
   readonly streamId: number;
   readonly sequence: number;
+  /** Last of several lines. */
+  readonly last?: number;
 }
 
 export class LogFeed {
@@ -31,7 +40,8 @@ export class LogFeed {
   readonly #tails: TailSource;
   #handle: TailHandle | null = null;
   readonly #pages: Pages;
-  readonly #window = new RowWindow();
+  #window = new RowWindow();
+  readonly #structures: Structures;
   readonly #liveTail = new LiveTail();
   readonly #follow: Follow;
   readonly #changed: () => void;
@@ -41,6 +51,10 @@ export class LogFeed {
   /** Number of the newest jump: an older one that is still reading must not win. */
   #jump = 0;
   #loading = false;
+  /** The line that was jumped to, as long as the reader did not scroll away from it. */
+  #target: LineTarget | null = null;
+  /** Rows that stay in view while others are read. */
+  #shown: readonly Row[] | null = null;
   #caughtUp = false;
   #phase: Phase = { kind: "connecting" };
   #problem: string | null = null;
@@ -55,10 +69,14 @@ export class LogFeed {
     this.#changed = changed;
     this.#follow = new Follow(follows);
     this.#tails = tails;
+    this.#structures = new Structures(client, streamIds, this.#closed.signal, (id) => this.#onStructure(id));
+    for (const track of this.tracks.values()) {
+      track.hidden = () => this.#structures.of(track.streamId).folds.ranges(track.first);
+    }
   }
 
   get rows(): readonly Row[] {
-    return this.#window.rows;
+    return this.#shown ?? this.#window.rows;
   }
 
   get phase(): Phase {
@@ -85,6 +103,11 @@ export class LogFeed {
 
   get isLoading(): boolean {
     return this.#loading;
+  }
+
+  /** Groups and annotations of a stream. */
+  structure(streamId: number): Structure {
+    return this.#structures.of(streamId);
   }
 
   /** Lines that are stored, over all streams. */
@@ -133,6 +156,7 @@ export class LogFeed {
   }
 
   scrolled(position: Omit<ScrollPosition, "showsNewest">): void {
+    this.#target = null;
     this.#follow.scrolled({ ...position, showsNewest: !this.hasNewer });
   }
 
@@ -168,19 +192,57 @@ export class LogFeed {
     if (longest === null) return null;
     const wanted = longest.first + Math.round(fraction * (longest.head - longest.first));
     const sequence = Math.min(wanted, Math.max(longest.first, longest.head - 1));
-    await this.jumpTo(longest.streamId, sequence);
+    await this.jumpTo(longest.streamId, sequence, false);
     return { streamId: longest.streamId, sequence };
   }
 
-  /** Shows a line and what is around it, and stops following. */
-  async jumpTo(streamId: number, sequence: number): Promise<void> {
-    const track = this.tracks.get(streamId);
-    if (track === undefined) return;
+  /** Shows the first line captured at or after a time, microseconds since the Unix epoch, and says which that is. */
+  async toTime(timeUs: number): Promise<LineTarget | null> {
     this.#follow.pause();
     this.#problem = null;
     this.#jump += 1;
     const jump = this.#jump;
-    if (this.#window.indexOf(streamId, sequence) < 0) {
+    let found: LineTarget | null = null;
+    await this.#attempt(async (signal) => {
+      const places = new Map<number, number>();
+      for (const track of this.tracks.values()) {
+        const sequence = await this.#pages.sequenceAt(track, timeUs, signal);
+        places.set(track.streamId, sequence);
+        if (found === null && sequence < track.head) found = { streamId: track.streamId, sequence };
+      }
+      if (jump !== this.#jump) return;
+      if (found === null) {
+        this.#problem = "No line was captured at that time or later; this is the end.";
+        for (const track of this.tracks.values()) if (track.head > track.first) found = { streamId: track.streamId, sequence: track.head - 1 };
+      }
+      await this.#place((track) => places.get(track.streamId) ?? track.first);
+    });
+    this.#changed();
+    return found;
+  }
+
+  /** The text of stored lines [from, to), also of those that are hidden or not loaded: as the view shows it. */
+  async textOf(streamId: number, from: number, to: number): Promise<string> {
+    const track = this.tracks.get(streamId);
+    if (track === undefined) return "";
+    if (to - from > MAX_COPIED_LINES) throw new RangeError(`More than ${MAX_COPIED_LINES} lines are too many to copy; download them.`);
+    const window = new RowWindow(Infinity, Infinity);
+    window.append(await this.#pages.range(track, from, to, this.#closed.signal));
+    return window.rows.map(copiedText).join("\n");
+  }
+
+  /** Shows a line and what is around it, opens the groups that hide it unless told not to, and stops following. */
+  async jumpTo(streamId: number, sequence: number, reveals = true): Promise<void> {
+    const track = this.tracks.get(streamId);
+    if (track === undefined) return;
+    this.#follow.pause();
+    this.#problem = null;
+    this.#target = { streamId, sequence };
+    this.#jump += 1;
+    const jump = this.#jump;
+    const index = this.#window.indexOf(streamId, sequence);
+    const isRevealed = reveals && this.#structures.of(streamId).folds.reveal(sequence, track.first);
+    if (index < 0 || isRevealed) {
       await this.#attempt(async (signal) => {
         if (track.stream === null) await this.#pages.bounds(track, signal);
         const wanted = this.#clamp(track, sequence);
@@ -220,25 +282,64 @@ export class LogFeed {
     return sequence;
   }
 
+  /** Closes or opens a group; the rows around its header are read anew. */
+  async setFolded(streamId: number, group: Group, isFolded: boolean): Promise<void> {
+    this.#follow.pause();
+    this.#structures.of(streamId).folds.set(group, isFolded);
+    await this.#again(streamId, group.start);
+  }
+
+  /** Closes all groups but those that hold an error, or opens all, and shows again what is around a line. */
+  async setAllFolded(isFolded: boolean, around: LineTarget): Promise<void> {
+    this.#follow.pause();
+    for (const id of this.tracks.keys()) this.#structures.of(id).folds.setAll(isFolded);
+    await this.#again(around.streamId, around.sequence);
+  }
+
+  /** Reads what is around a line of the window anew. */
+  async #again(streamId: number, sequence: number): Promise<void> {
+    this.#jump += 1;
+    // Where the other streams stand beside that line.
+    const places = new Map<number, number>([[streamId, sequence]]);
+    const at = this.#window.indexOf(streamId, sequence);
+    for (const row of this.rows.slice(0, Math.max(0, at))) if (row.streamId !== streamId) places.set(row.streamId, row.nextSequence);
+    await this.#place((track) => places.get(track.streamId) ?? track.shownFrom);
+    this.#changed();
+  }
+
+  /** Rows around a place in each stream, shown when they are all here. */
   async #place(sequenceOf: (track: Track) => number): Promise<void> {
-    this.#placement += 1;
-    this.#loading = false;
-    this.#window.clear();
-    for (const track of this.tracks.values()) track.place(sequenceOf(track));
-    await this.#load("newer", MORE_LINES);
-    await this.#load("older", MORE_LINES / 2);
+    await this.#fill(async () => {
+      for (const track of this.tracks.values()) track.place(track.headerOf(sequenceOf(track)));
+      await this.#load("newer", MORE_LINES);
+      await this.#load("older", MORE_LINES / 2);
+    });
   }
 
   /** The end as it has arrived: the newest lines are here already, older ones are read if need be. */
   async #showEnd(): Promise<void> {
+    await this.#fill(async () => {
+      for (const track of this.tracks.values()) {
+        track.place(track.received);
+        const entries = this.#liveTail.of(track.streamId);
+        const from = entries[0]?.sequence ?? Infinity;
+        track.holdOlder(folded(entries, track.hidden().filter((range) => range.to > from), track.streamId));
+      }
+      await this.#load("older", FIRST_LINES);
+    });
+  }
+
+  /** Fills a new window; the one before stays in view until it is filled. */
+  async #fill(load: () => Promise<void>): Promise<void> {
     this.#placement += 1;
+    const placement = this.#placement;
+    const before = this.#window;
+    this.#window = new RowWindow();
+    this.#shown = before.rows.length > 0 ? before.rows : null;
     this.#loading = false;
-    this.#window.clear();
-    for (const track of this.tracks.values()) {
-      track.place(track.received);
-      track.holdOlder(this.#liveTail.of(track.streamId));
-    }
-    await this.#load("older", FIRST_LINES);
+    await load();
+    if (placement === this.#placement) this.#shown = null;
+    this.#changed();
   }
 
   async #load(direction: "older" | "newer", count: number): Promise<void> {
@@ -258,7 +359,9 @@ export class LogFeed {
   async #take(direction: "older" | "newer", count: number, signal: AbortSignal, placement: number): Promise<Entry[]> {
     const tracks = [...this.tracks.values()];
     const entries: Entry[] = [];
-    while (entries.length < count && placement === this.#placement) {
+    let folding: Track | null = null;
+    // A fold is never without the header that it stands behind.
+    while ((entries.length < count || folding !== null) && placement === this.#placement) {
       const lacking = tracks.filter((track) => (direction === "older" ? track.needsOlder : track.needsNewer));
       if (lacking.length > 0) {
         await Promise.all(lacking.map((track) => this.#pages[direction](track, signal)));
@@ -267,10 +370,11 @@ export class LogFeed {
         const empty = lacking.find((track) => (direction === "older" ? track.needsOlder : track.needsNewer));
         if (empty) throw new Error(`the relay sent no lines next to s${empty[direction === "older" ? "shownFrom" : "shownTo"]}`);
       }
-      const track = pick(tracks, direction);
-      const entry = track?.[direction];
+      const track: Track | null = folding ?? pick(tracks, direction);
+      const entry: Entry | null | undefined = track?.[direction];
       if (!track || !entry) break;
       entries.push(entry);
+      folding = direction === "older" && isFold(entry) ? track : null;
       if (direction === "older") track.takeOlder();
       else track.takeNewer();
     }
@@ -301,6 +405,7 @@ export class LogFeed {
       this.#caughtUp = true;
       if (this.#follow.following) void this.#showEnd();
       for (const track of this.tracks.values()) if (track.stream === null) void this.#ask(track);
+      this.#structures.search(this.tracks.keys());
     }
     this.#changed();
   }
@@ -327,6 +432,7 @@ export class LogFeed {
     const track = this.tracks.get(Number(streamId));
     if (track === undefined || block === undefined) return;
     this.#arrive(track, linesOf(track.streamId, block, { fromSequence, lastLines: MAX_ROWS }), nextSequenceOf(block));
+    if (block.lineCount > MAX_ROWS) this.#structures.search([track.streamId]);
   }
 
   #onGap(gap: Gap): void {
@@ -354,6 +460,7 @@ export class LogFeed {
     const before = track.received;
     track.receive(next);
     this.#liveTail.clear();
+    this.#structures.search([streamId]);
     this.#follow.arrived(Math.max(0, next - before));
     if (this.#caughtUp && this.#follow.following) void this.#showEnd();
     this.#changed();
@@ -363,10 +470,11 @@ export class LogFeed {
     const before = track.received;
     track.receive(next);
     this.#liveTail.push(entries);
+    this.#structures.arrived(track.streamId, entries.filter((entry): entry is Line => "source" in entry));
     if (!this.#caughtUp) return;
     this.#follow.arrived(Math.max(0, next - before));
     // A reader who has scrolled up keeps what they read: new lines come in only while there is room.
-    if (this.#follow.following || this.#window.hasRoomFor(entries.length)) {
+    if (this.#shown === null && (this.#follow.following || this.#window.hasRoomFor(entries.length))) {
       const fresh = entries.filter((entry) => entry.sequence >= track.shownTo);
       const [first] = fresh;
       if (first !== undefined && first.sequence === track.shownTo) {
@@ -384,7 +492,30 @@ export class LogFeed {
     if (track === undefined) return;
     track.end = ended.end ?? null;
     track.receive(Number(ended.nextSequence));
+    this.#finish(track);
     this.#changed();
+  }
+
+  /** The groups of a stream are known: those that want to be closed are, but for what the reader has in view. */
+  #onStructure(streamId: number): void {
+    const track = this.tracks.get(streamId);
+    if (track === undefined) return;
+    this.#finish(track);
+    const { folds } = this.#structures.of(streamId);
+    if (this.#follow.following) {
+      if (folds.ranges(track.first).length > 0) void this.#showEnd();
+    } else if (this.#target?.streamId === streamId) {
+      folds.reveal(this.#target.sequence, track.first);
+      void this.#again(streamId, this.#target.sequence);
+    } else {
+      folds.holdOpen(track.shownFrom, track.shownTo);
+    }
+    this.#changed();
+  }
+
+  #finish(track: Track): void {
+    if (track.end === null) return;
+    this.#structures.of(track.streamId).ended(track.head, Number(track.end.endUnixUs) / 1_000);
   }
 
   #onReset(): void {
@@ -392,7 +523,9 @@ export class LogFeed {
     this.#loading = false;
     this.#caughtUp = false;
     this.#window.clear();
+    this.#shown = null;
     this.#liveTail.clear();
+    this.#structures.reset([...this.tracks.keys()]);
     this.#follow.resume();
     for (const track of this.tracks.values()) track.reset();
     this.#changed();

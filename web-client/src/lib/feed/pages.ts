@@ -3,6 +3,7 @@ import { Codec } from "../../gen/millstream/v1/block_pb";
 import type { ReadResponse } from "../../gen/millstream/v1/log_pb";
 import { linesOf } from "../block/lines";
 import type { LogClient } from "../rpc/client";
+import { folded, planNewer, planOlder, type PagePlan } from "./plan";
 import type { Track } from "./track";
 import type { Entry } from "./window";
 
@@ -21,16 +22,14 @@ export class Pages {
 
   /** Reads the page that ends where the window's part of the stream begins. */
   async older(track: Track, signal: AbortSignal): Promise<void> {
-    const to = track.shownFrom;
-    const from = Math.max(track.first, to - pageLines(track));
-    track.holdOlder(await this.#range(track, from, to, signal));
+    const plan = planOlder(track.hidden(), track.first, track.shownFrom, pageLines(track));
+    track.holdOlder(await this.#page(track, plan, signal));
   }
 
   /** Reads the page that begins where the window's part of the stream ends. */
   async newer(track: Track, signal: AbortSignal): Promise<void> {
-    const from = track.shownTo;
-    const to = Math.min(track.head, from + pageLines(track));
-    track.holdNewer(await this.#range(track, from, to, signal));
+    const plan = planNewer(track.hidden(), track.shownTo, track.head, pageLines(track));
+    track.holdNewer(await this.#page(track, plan, signal));
   }
 
   /** Bounds of the stream as they are now. */
@@ -44,7 +43,7 @@ export class Pages {
 
   /** Capture time of a line; null when the line does not exist (any more). */
   async timeOf(track: Track, sequence: number, signal: AbortSignal): Promise<number | null> {
-    const [entry] = await this.#range(track, sequence, sequence + 1, signal);
+    const [entry] = await this.range(track, sequence, sequence + 1, signal);
     return entry !== undefined && "timeUs" in entry ? entry.timeUs : null;
   }
 
@@ -59,7 +58,14 @@ export class Pages {
     return block ? Number(block.firstSequence) : track.head;
   }
 
-  async #range(track: Track, from: number, to: number, signal: AbortSignal): Promise<Entry[]> {
+  async #page(track: Track, plan: PagePlan, signal: AbortSignal): Promise<Entry[]> {
+    const entries: Entry[] = [];
+    for (const { from, to } of plan.reads) entries.push(...(await this.range(track, from, to, signal)));
+    return folded(entries, plan.hidden, track.streamId);
+  }
+
+  /** Lines [from, to), whatever hides them. */
+  async range(track: Track, from: number, to: number, signal: AbortSignal): Promise<Entry[]> {
     const entries: Entry[] = [];
     let next = from;
     // A message holds what fits into it, so that a range may take several.

@@ -3,6 +3,8 @@
  * ahead on either side but are not shown yet.
  */
 import type { Stream, StreamEnd } from "../../gen/millstream/v1/stream_pb";
+import type { HiddenRange } from "../markers/folds";
+import { firstAtLeast } from "../markers/sorted";
 import type { Entry } from "./window";
 
 export class Track {
@@ -18,6 +20,8 @@ export class Track {
   #received: number | null = null;
   /** Lines that the subscription said are missing. */
   missing = 0;
+  /** Ranges of lines that are hidden in closed groups, in order and apart. */
+  hidden: () => readonly HiddenRange[] = () => [];
   #toldHead = 0;
   /** The window shows [shownFrom, shownTo) of this stream. */
   shownFrom = 0;
@@ -45,6 +49,13 @@ export class Track {
     this.shownTo = sequence;
     this.#before = [];
     this.#after = [];
+  }
+
+  /** Of a line that is hidden in a closed group the group's header, of every other one itself. */
+  headerOf(sequence: number): number {
+    const ranges = this.hidden();
+    const range = ranges[firstAtLeast(ranges, sequence + 1, (each) => each.from) - 1];
+    return range !== undefined && sequence < range.to ? range.from - 1 : sequence;
   }
 
   /** The next entry towards the beginning; null when it has to be read first or there is none. */

@@ -4,6 +4,8 @@ import { testLines } from "../testing/blocks";
 import { Follow } from "./follow";
 import { contentPx, fractionOf, sliceAt, thumbOf } from "./geometry";
 import { cutBytes, parsed, rowOf, rowText } from "./row";
+import { textBetween } from "./selection";
+import { Slots } from "./slots";
 import { RowWindow } from "./window";
 
 describe("following", () => {
@@ -85,5 +87,41 @@ describe("a row", () => {
     if (!line) throw new Error("no line");
     expect(rowText(rowOf(line))).toHaveLength(131_072);
     expect(cutBytes(rowOf(line))).toBe(1_000_000 - 131_072);
+  });
+});
+
+describe("painted elements", () => {
+  test("keep their rows while these are in view, and go to new rows otherwise", () => {
+    const slots = new Slots();
+    const first = slots.assign(["a", "b", "c"]);
+    expect(new Set(first).size).toBe(3);
+    const second = slots.assign(["b", "c", "d"]);
+    expect(second.slice(0, 2)).toEqual(first.slice(1));
+    expect(second[2]).toBe(first[0]);
+    expect(new Set(slots.assign(["x", "y", "z"]))).toEqual(new Set(first));
+    fc.assert(
+      fc.property(fc.array(fc.uniqueArray(fc.integer({ min: 0, max: 20 }).map(String), { maxLength: 12 })), (frames) => {
+        const pool = new Slots();
+        let before = new Map<string, number>();
+        for (const keys of frames) {
+          const numbers = pool.assign(keys);
+          expect(new Set(numbers).size).toBe(keys.length);
+          for (const [at, key] of keys.entries()) if (before.has(key)) expect(numbers[at]).toBe(before.get(key));
+          before = new Map(keys.map((key, at) => [key, numbers[at] ?? -1]));
+        }
+      }),
+    );
+  });
+});
+
+describe("a copy", () => {
+  test("is the text of the rows between two places, in either direction, without colours", () => {
+    const window = new RowWindow();
+    window.append(testLines(1, 0, ["\x1b[31mone\x1b[0m", "50 %\r99 %", "three"]));
+    const place = (sequence: number, offset: number) => ({ key: `1:${sequence}`, offset });
+    expect(textBetween(window.rows, place(0, 1), place(2, 2))).toBe("ne\n99 %\nth");
+    expect(textBetween(window.rows, place(2, 2), place(0, 1))).toBe("ne\n99 %\nth");
+    expect(textBetween(window.rows, place(2, 4), place(2, 1))).toBe("hre");
+    expect(textBetween(window.rows, place(9, 0), place(0, 1))).toBeNull();
   });
 });

@@ -29,6 +29,10 @@ export interface Fold {
 
 export type Entry = Line | GapMark | Fold;
 
+export function isFold(entry: Entry): entry is Fold {
+  return "kind" in entry && entry.kind === "fold";
+}
+
 /** What the lines of one stream have left for the next one. */
 interface Pen {
   style: Style;
@@ -176,7 +180,7 @@ export class RowWindow {
   /** A gap, or a closed group: what comes after does not go on with what was before. */
   #mark(entry: GapMark | Fold): void {
     this.#pens.set(entry.streamId, { style: PLAIN, picture: null });
-    if (!("kind" in entry)) {
+    if (!isFold(entry)) {
       this.#rows.push(gapRowOf(entry));
       return;
     }

@@ -9,8 +9,8 @@ import { firstAtLeast } from "./sorted";
 export interface HiddenRange {
   readonly from: number;
   readonly to: number;
-  /** Capture or marker time of the header, milliseconds. */
-  readonly headerMs: number;
+  /** Capture time of the header, microseconds. */
+  readonly headerUs: number;
 }
 
 export class Folds {
@@ -48,9 +48,9 @@ export class Folds {
   }
 
   /** Opens whatever hides a line; whether anything did. */
-  reveal(sequence: number): boolean {
+  reveal(sequence: number, first: number): boolean {
     let changed = false;
-    for (let range = this.at(sequence); range !== null; range = this.at(sequence)) {
+    for (let range = this.at(sequence, first); range !== null; range = this.at(sequence, first)) {
       const { from, to } = range;
       const before = this.#changes;
       for (const group of this.#outline.groups) {
@@ -85,7 +85,7 @@ export class Folds {
       if (last !== undefined && group.start < last.to) {
         if (group.end > last.to) ranges[ranges.length - 1] = { ...last, to: group.end };
       } else {
-        ranges.push({ from: group.start + 1, to: group.end, headerMs: group.startMs });
+        ranges.push({ from: group.start + 1, to: group.end, headerUs: group.capturedMs * 1_000 });
       }
     }
     this.#ranges = ranges;
@@ -93,8 +93,8 @@ export class Folds {
   }
 
   /** The range that hides a line, if one does. */
-  at(sequence: number): HiddenRange | null {
-    const ranges = this.#ranges;
+  at(sequence: number, first: number): HiddenRange | null {
+    const ranges = this.ranges(first);
     const range = ranges[firstAtLeast(ranges, sequence + 1, (each) => each.from) - 1];
     return range !== undefined && sequence < range.to ? range : null;
   }

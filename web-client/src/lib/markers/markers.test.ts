@@ -112,9 +112,9 @@ describe("folding", () => {
     const outline = outlineOf("::group::a\n::group::b\nx\n::endgroup::\n::endgroup::\n::group::c\ny\n::endgroup::");
     const folds = new Folds(outline);
     expect(folds.ranges(0).map(({ from, to }) => [from, to])).toEqual([[1, 5], [6, 8]]);
-    expect(folds.reveal(2)).toBe(true);
+    expect(folds.reveal(2, 0)).toBe(true);
     expect(folds.ranges(0).map(({ from, to }) => [from, to])).toEqual([[6, 8]]);
-    expect(folds.reveal(0)).toBe(false);
+    expect(folds.reveal(0, 0)).toBe(false);
     expect(folds.ranges(6), "a group whose header is not stored any more hides nothing").toEqual([]);
   });
 
@@ -130,14 +130,13 @@ describe("folding", () => {
           expect(to).toBeGreaterThan(from);
           expect(to).toBeLessThanOrEqual(lines.length);
           expect(from - 1).toBeGreaterThanOrEqual(first);
-          expect(folds.at(from - 1)).toBeNull();
-          expect(folds.at(from)?.to).toBe(to);
+          expect(folds.at(from - 1, first)).toBeNull();
+          expect(folds.at(from, first)?.to).toBe(to);
           before = to;
         }
         for (let sequence = first; sequence < lines.length; sequence += 1) {
-          folds.reveal(sequence);
-          folds.ranges(first);
-          expect(folds.at(sequence)).toBeNull();
+          folds.reveal(sequence, first);
+          expect(folds.at(sequence, first)).toBeNull();
         }
       }),
       { numRuns: 300 },

@@ -17,6 +17,8 @@ export interface Group {
   readonly wantsCollapsed: boolean;
   readonly flow: string;
   readonly startMs: number;
+  /** Capture time of the header, milliseconds. */
+  readonly capturedMs: number;
   /** Sequence after its last line; null while it goes on. */
   end: number | null;
   /** A marker ended it, not the end of the stream. */
@@ -48,6 +50,8 @@ export class Outline {
   readonly #groups: Group[] = [];
   readonly #notes: Note[] = [];
   readonly #errors: number[] = [];
+  /** Lines that look like an error and are not pointed out by a marker. */
+  readonly #errorLines: number[] = [];
   readonly #warnings: number[] = [];
   /** Open groups of each flow, the innermost last. */
   readonly #open = new Map<string, Group[]>();
@@ -117,9 +121,15 @@ export class Outline {
 
   /** A line without a marker that looks like an error. */
   addErrorLine(sequence: number): void {
-    if (this.#errors.length >= MAX_NOTES || (this.#errors.at(-1) ?? -1) >= sequence) return;
-    this.#errors.push(sequence);
+    if (this.#errorLines.length >= MAX_NOTES || (this.#errorLines.at(-1) ?? -1) >= sequence) return;
+    if (this.noteAt(sequence) !== null || this.startingAt(sequence) !== null) return;
+    this.#errorLines.push(sequence);
     this.#version += 1;
+  }
+
+  /** Groups that have not ended. */
+  unended(): Group[] {
+    return [...this.#open.values()].flat();
   }
 
   /** The stream has ended: so have the groups that no marker ended. */
@@ -169,7 +179,7 @@ export class Outline {
 
   /** Errors within [from, to). */
   errorsWithin(from: number, to: number): number {
-    return countBetween(this.#errors, from, to);
+    return countBetween(this.#errors, from, to) + countBetween(this.#errorLines, from, to);
   }
 
   warningsWithin(from: number, to: number): number {
@@ -216,6 +226,7 @@ export class Outline {
       wantsCollapsed: open.collapsed,
       flow: open.flow,
       startMs: open.timeMs ?? lineMs,
+      capturedMs: lineMs,
       hasOwnTime: open.timeMs !== undefined,
       end: null,
       isClosed: false,

@@ -16,11 +16,11 @@ import { TravisMarkers } from "./travis";
  */
 export const CANDIDATES = [
   // GitHub, also after the time of a stored log.
-  String.raw`^(?:\S{19,32}Z )?\s*::[A-Za-z0-9_-][^:]*`,
+  String.raw`^(?:[0-9T:.-]{19,32}Z )?[ \t]*::[A-Za-z0-9_-]`,
   String.raw`##(?:\[(?:group|endgroup|error|warning|notice)\]|vso\[task\.|teamcity\[)`,
   String.raw`section_(?:start|end):[0-9]`,
   String.raw`travis_(?:fold|time):(?:start|end):`,
-  String.raw`^(?:\x1b_bk;t=[0-9]+\x07)*(?:\x1b\[[0-9;]*[mK])*(?:---|\+\+\+|~~~|\^\^\^)\s`,
+  String.raw`^(?:\x1b_bk;t=[0-9]+\x07)*(?:\x1b\[[0-9;]*[mK])*(?:---|\+\+\+|~~~|\^\^\^)[ \t]`,
   String.raw`^#[0-9]{1,5} (?:\[|DONE|ERROR|CACHED|CANCELED|\.\.\.|exporting|importing|resolv|load |sending|preparing|merging|docker-image:|local:|git:|http)`,
 ].join("|");
 

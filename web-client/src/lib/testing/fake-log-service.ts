@@ -1,9 +1,9 @@
 /** A relay in memory: streams that a test appends to, served over an in-process transport. */
 import { Code, ConnectError, createClient, createRouterTransport } from "@connectrpc/connect";
-import { LogService, type TailRequest } from "../../gen/millstream/v1/log_pb";
+import { LogService, type SearchRequest, type TailRequest } from "../../gen/millstream/v1/log_pb";
 import { StreamState, type StreamEnd } from "../../gen/millstream/v1/stream_pb";
 import type { LogClient } from "../rpc/client";
-import { blockOf, type TestLine } from "./blocks";
+import { blockOf, varint, type TestLine } from "./blocks";
 
 interface FakeStream {
   lines: TestLine[];
@@ -14,6 +14,7 @@ export class FakeLogService {
   readonly streams = new Map<number, FakeStream>();
   readonly tails: TailRequest[] = [];
   reads = 0;
+  searches = 0;
   /** Calls of Tail to end after their first heartbeat. */
   hangUps = 0;
   /** Ends every open call with this error once. */
@@ -58,6 +59,7 @@ export class FakeLogService {
       end: find(BigInt(id)).end ?? undefined,
     });
     const tail = this.#tail.bind(this);
+    const search = this.#search.bind(this);
     const transport = createRouterTransport(({ service }) => {
       service(LogService, {
         read: (request) => {
@@ -76,12 +78,31 @@ export class FakeLogService {
             stream: describe(Number(request.streamId)),
           };
         },
+        search: (request) => search(request),
         tail: (request, { signal }) => tail(request, signal, describe),
         listAgents: () => ({}),
         listStreams: () => ({ streams: [...this.streams.keys()].map(describe) }),
       });
     });
     return createClient(LogService, transport);
+  }
+
+  async *#search(request: SearchRequest) {
+    this.searches += 1;
+    for (const id of request.streamIds) {
+      const hits: TestLine[] = [];
+      const sequences: number[] = [];
+      const regex = request.filter?.regex ? new RegExp(request.filter.regex, "m") : null;
+      for (const [sequence, line] of this.#find(Number(id)).lines.entries()) {
+        const text = typeof line.text === "string" ? line.text : new TextDecoder().decode(line.text);
+        if (regex !== null && !regex.test(text)) continue;
+        hits.push(line);
+        sequences.push(sequence);
+      }
+      const steps = sequences.flatMap((sequence, at) => [...varint(at === 0 ? 0 : sequence - (sequences[at - 1] ?? 0)), 1]);
+      if (hits.length > 0) yield { message: { case: "hits" as const, value: { streamId: id, block: blockOf(sequences[0] ?? 0, hits, { sequences: new Uint8Array(steps) }) } } };
+    }
+    yield { message: { case: "progress" as const, value: { done: true } } };
   }
 
   async *#tail(request: TailRequest, signal: AbortSignal, describe: (id: number) => { streamId: bigint; nextSequence: bigint }) {

@@ -1,0 +1,103 @@
+/**
+ * The outline of one stream and which of its groups are closed: read once over the whole stream by a search for
+ * markers, however little of the stream is loaded, and kept up by the lines that arrive.
+ */
+import type { Line } from "../block/lines";
+import { Folds } from "../markers/folds";
+import { Outline, type Group } from "../markers/outline";
+import { CANDIDATES, MarkerParser } from "../markers/parser";
+import { ERROR_LINES } from "../markers/severity";
+import type { LogClient } from "../rpc/client";
+import { searchStream } from "./stream-search";
+
+/** Markers of one stream that are read; more are not part of its outline. */
+const MAX_MARKERS = 200_000;
+const MAX_ERRORS = 50_000;
+
+/** Marked lines that wait for the end of the search. */
+const MAX_WAITING = 50_000;
+
+/** Blocks are looked through in one go, byte by byte, which this encoding keeps as they are. */
+const bytesAsText = new TextDecoder("windows-1252");
+const decoder = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
+const markers = new RegExp(CANDIDATES, "m");
+const interesting = new RegExp(`${CANDIDATES}|${ERROR_LINES}`, "gm");
+
+export class Structure {
+  readonly outline = new Outline();
+  readonly folds = new Folds(this.outline);
+  readonly #parser = new MarkerParser();
+  /** Lines below it were looked at. */
+  #next = 0;
+  #waiting: Line[] = [];
+  #isSearched = false;
+  #isEnded = false;
+
+  /** The whole stream was looked at. */
+  get isSearched(): boolean {
+    return this.#isSearched;
+  }
+
+  /** Looks through the stream as it is stored. Rejects when the relay cannot search. */
+  async search(client: LogClient, streamId: number, signal: AbortSignal): Promise<void> {
+    const from = this.#next;
+    this.#isSearched = false;
+    await searchStream(client, { streamId, fromSequence: from, filter: { regex: CANDIDATES }, maxHits: MAX_MARKERS }, signal, (lines) => {
+      for (const line of lines) this.#read(line);
+    });
+    await searchStream(client, { streamId, fromSequence: from, filter: { regex: ERROR_LINES }, maxHits: MAX_ERRORS }, signal, (lines) => {
+      for (const line of lines) this.outline.addErrorLine(line.sequence);
+    });
+    this.#isSearched = true;
+    for (const line of this.#waiting.splice(0)) this.#take(line);
+  }
+
+  /** Lines that have arrived; in order, but lines may be missing between those of two calls. */
+  arrived(lines: readonly Line[]): void {
+    const [first] = lines;
+    const last = lines.at(-1);
+    if (first === undefined || last === undefined || first.source !== last.source) return;
+    const base = first.start;
+    const text = bytesAsText.decode(first.source.subarray(base, last.end));
+    let at = 0;
+    interesting.lastIndex = 0;
+    for (let match = interesting.exec(text); match !== null; match = interesting.exec(text)) {
+      // A match may begin with the newline before its line.
+      const end = base + interesting.lastIndex - 1;
+      while (at < lines.length - 1 && (lines[at]?.end ?? 0) < end) at += 1;
+      const line = lines[at];
+      if (line === undefined) break;
+      interesting.lastIndex = Math.max(interesting.lastIndex, line.end - base + 1);
+      if (this.#isSearched) this.#take(line);
+      else if (this.#waiting.length < MAX_WAITING) this.#waiting.push(line);
+    }
+  }
+
+  /** The stream has ended; its groups end with it. */
+  ended(head: number, timeMs: number): void {
+    if (this.#isEnded || !this.#isSearched) return;
+    this.#isEnded = true;
+    this.outline.finish(head, timeMs);
+  }
+
+  /** What arrives while it is looked at is not closed under the reader's eyes. */
+  #take(line: Line): void {
+    if (line.sequence < this.#next) return;
+    const text = decoder.decode(line.source.subarray(line.start, line.end));
+    if (!markers.test(text)) {
+      this.outline.addErrorLine(line.sequence);
+      return;
+    }
+    const before = this.outline.unended();
+    this.#read(line, text);
+    for (const group of before) if (group.end !== null) this.folds.set(group, false);
+  }
+
+  #read(line: Line, text = decoder.decode(line.source.subarray(line.start, line.end))): void {
+    if (line.sequence < this.#next) return;
+    this.#next = line.sequence + 1;
+    this.outline.add(line.sequence, line.timeUs / 1_000, this.#parser.read(text, line.sequence));
+  }
+}
+
+export type { Group };
