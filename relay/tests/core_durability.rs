@@ -11,7 +11,7 @@ mod support;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use millstream_proto::v1::{self, push_response};
+use millstream_proto::v1::{self, push_request, push_response};
 use millstream_relay::{CoreOptions, Fsync};
 use millstream_store::memory::MemoryStore;
 use millstream_store::{LogStore, StoreError, StreamRecord, WriteOp};
@@ -250,9 +250,10 @@ async fn with_interval_a_power_cut_takes_the_last_interval_and_the_agent_sends_i
     agent.open(1, "/log").await;
     agent.push(1, lines("x", 0, 10), b"ten").await;
     agent.acked(1, 10).await;
-    assert_eq!(disk.state().syncs, 0);
-    assert!(
-        disk.durable().is_none(),
+    assert_eq!(disk.state().syncs, 1, "when the stream was made");
+    assert_eq!(
+        disk.durable().unwrap().next_sequence,
+        0,
         "acknowledged and not durable: its promise"
     );
     // After the cut the relay says less than it acknowledged, and the agent goes on from there.
@@ -286,9 +287,86 @@ async fn with_never_the_relay_syncs_only_when_it_stops() {
     agent.open(1, "/log").await;
     agent.push(1, lines("x", 0, 10), b"").await;
     agent.acked(1, 10).await;
-    assert_eq!(disk.state().syncs, 0);
+    assert_eq!(disk.state().syncs, 1, "when the stream was made");
+    assert_eq!(disk.durable().unwrap().next_sequence, 0);
     tokio::time::timeout(SOON, relay.core.shutdown()).await.unwrap();
     assert_eq!(disk.durable().unwrap().next_sequence, 10);
+}
+
+/// Found by simulation: an id that a power cut took was given to another stream, and readers whose cursor knew it
+/// took the lines of that one for seen.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_is_durable_before_anybody_sees_its_id_whatever_the_policy() {
+    for fsync in [
+        Fsync::Never,
+        Fsync::Interval(Duration::from_secs(3600)),
+        Fsync::Always,
+    ] {
+        let (relay, disk) = relay(fsync).await;
+        let mut agent = relay.agent("a").await;
+        let mut tail = relay.tail(from_beginning(true)).await;
+        disk.state().syncs_to_fail = usize::MAX;
+        agent.send(open_stream(1, "/log")).await;
+        // The relay is at the sync: committed, and not durable.
+        assert!(matches!(
+            agent.receive().await.unwrap(),
+            push_response::Message::Throttle(_)
+        ));
+        let records = relay.store.load_streams().unwrap();
+        assert_eq!((records.len(), disk.durable()), (1, None));
+        let listed = relay
+            .log()
+            .await
+            .list_streams(v1::ListStreamsRequest::default())
+            .await;
+        assert_eq!(listed.unwrap().into_inner().streams, []);
+        disk.state().syncs_to_fail = 0;
+        let mut seen = support::Seen::default();
+        support::read_until(&mut tail, &mut seen, |seen| !seen.announced.is_empty()).await;
+        assert_eq!(disk.durable().unwrap().stream_id, records[0].stream_id);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_that_are_opened_at_once_get_ids_of_their_own_also_when_two_ask_for_one() {
+    let (relay, disk) = relay(Fsync::Always).await;
+    let mut agent = relay.agent("a").await;
+    // The writer is held at a sync, so that all of them wait for one group.
+    disk.state().syncs_to_fail = usize::MAX;
+    agent.send(open_stream(0, "/first")).await;
+    assert!(matches!(
+        agent.receive().await.unwrap(),
+        push_response::Message::Throttle(_)
+    ));
+    for handle in 1..=20 {
+        agent
+            .send(open_stream(handle, &format!("/log {}", handle / 2)))
+            .await;
+    }
+    disk.state().syncs_to_fail = 0;
+    let mut ids = std::collections::BTreeMap::new();
+    while ids.len() < 21 {
+        if let push_response::Message::StreamOpened(opened) = agent.receive().await.unwrap() {
+            ids.insert(opened.handle, opened.stream_id);
+        }
+    }
+    for handle in 1..=20 {
+        assert_eq!(
+            ids[&handle] == ids[&(handle - 1)],
+            handle % 2 == 1 && handle > 1,
+            "{ids:?}"
+        );
+    }
+    assert_eq!(relay.store.load_streams().unwrap().len(), 12);
+}
+
+fn open_stream(handle: u32, instance: &str) -> push_request::Message {
+    push_request::Message::OpenStream(v1::OpenStream {
+        handle,
+        source: "app".to_owned(),
+        instance: instance.to_owned(),
+        ..v1::OpenStream::default()
+    })
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,17 +1,17 @@
 //! One group of commands on its way into the store: what to write, and what to do afterwards.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use millstream_proto::block::{OpenBlock, last_time_unix_us};
 use millstream_proto::v1;
-use millstream_store::{AppendOp, WriteOp};
+use millstream_store::{AppendOp, StreamRecord, WriteOp};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::command::{Append, End, Opened};
 use crate::ingest::Session;
-use crate::streams::{Published, StreamHandle, block_frame};
+use crate::streams::{Published, StreamHandle, StreamKey, block_frame};
 
 /// A stream's head as the writer will leave it once everything staged is committed.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,6 +27,8 @@ pub(super) struct Group {
     pub(super) publications: BTreeMap<u64, (Arc<StreamHandle>, Vec<Published>)>,
     pub(super) ends: Vec<(Arc<StreamHandle>, v1::StreamEnd)>,
     pub(super) after_sync: Vec<AfterSync>,
+    /// Streams that are made by this group; the registry learns of them when they are durable.
+    pub(super) made: HashSet<StreamKey>,
     pub(super) permits: Vec<OwnedSemaphorePermit>,
     pub(super) lines: u64,
     pub(super) text_bytes: u64,
@@ -44,6 +46,12 @@ pub(super) enum AfterSync {
     Opened {
         reply: oneshot::Sender<Result<Opened, String>>,
         opened: Opened,
+    },
+    /// A stream that did not exist.
+    Made {
+        reply: oneshot::Sender<Result<Opened, String>>,
+        key: StreamKey,
+        record: StreamRecord,
     },
     Barrier {
         reply: oneshot::Sender<()>,

@@ -69,7 +69,7 @@ async fn work(thread: &mut Thread, queue: &mut mpsc::Receiver<Command>) -> Resul
                 stop = Some(reply);
                 break;
             }
-            thread.stage(&mut group, command).await?;
+            thread.stage(&mut group, command);
             commands += 1;
             if commands >= GROUP_COMMANDS || group.text_bytes >= GROUP_TEXT_BYTES {
                 break;
@@ -112,7 +112,7 @@ impl Thread {
         }
     }
 
-    async fn stage(&mut self, group: &mut Group, command: Command) -> Result<(), GaveUp> {
+    fn stage(&mut self, group: &mut Group, command: Command) {
         match command {
             Command::OpenSession {
                 session,
@@ -120,7 +120,7 @@ impl Thread {
                 reply,
             } => self.open_session(group, &session, agent, reply),
             Command::CloseSession { session } => self.close_session(group, &session),
-            Command::OpenStream { open, reply } => self.open_stream(group, open, reply).await?,
+            Command::OpenStream { open, reply } => self.open_stream(group, open, reply),
             Command::Append { append, permit } => {
                 group.permits.push(permit);
                 self.append(group, append);
@@ -129,7 +129,6 @@ impl Thread {
             Command::Barrier { reply } => group.after_sync.push(AfterSync::Barrier { reply }),
             Command::Stop { .. } => unreachable!("handled by the loop"),
         }
-        Ok(())
     }
 
     fn open_session(
@@ -172,47 +171,17 @@ impl Thread {
         }
     }
 
-    async fn open_stream(
+    fn open_stream(
         &mut self,
         group: &mut Group,
         open: OpenStream,
         reply: oneshot::Sender<Result<Opened, String>>,
-    ) -> Result<(), GaveUp> {
+    ) {
         if open.session.is_fenced() {
-            return Ok(());
+            return;
         }
-        let stream = match self.parts.registry.find(&open.key) {
-            Some(stream) => stream,
-            None if self.parts.registry.len() >= self.parts.max_streams => {
-                // The asker learns why; whether it still listens is its affair.
-                let _ = reply.send(Err(format!(
-                    "the relay holds {} streams, its limit; raise limits.max_streams or remove some",
-                    self.parts.max_streams
-                )));
-                return Ok(());
-            }
-            None => {
-                let record = StreamRecord {
-                    stream_id: self.parts.registry.last_id() + 1,
-                    agent_id: open.key.agent_id,
-                    source: open.key.source,
-                    instance: open.key.instance,
-                    labels: open.labels,
-                    created_unix_us: now_unix_us(),
-                    first_sequence: 0,
-                    next_sequence: 0,
-                    text_bytes: 0,
-                    last_line_unix_us: 0,
-                    checkpoint: bytes::Bytes::new(),
-                    run: open.run,
-                    end: None,
-                };
-                // On its own, because the registry must not know a stream that is not stored.
-                self.commit_until_done(&[WriteOp::PutStream(record.clone())])
-                    .await?;
-                self.parts.metrics.streams.add(1);
-                self.parts.registry.add(record)
-            }
+        let Some(stream) = self.parts.registry.find(&open.key) else {
+            return self.make_stream(group, open, reply);
         };
         let head = self.head(&stream);
         let checkpoint = group
@@ -227,7 +196,48 @@ impl Thread {
             stream,
         };
         group.after_sync.push(AfterSync::Opened { reply, opened });
-        Ok(())
+    }
+
+    fn make_stream(
+        &self,
+        group: &mut Group,
+        open: OpenStream,
+        reply: oneshot::Sender<Result<Opened, String>>,
+    ) {
+        let registry = &self.parts.registry;
+        let is_made = group.made.contains(&open.key);
+        if !is_made && registry.len() + group.made.len() >= self.parts.max_streams {
+            // The asker learns why; whether it still listens is its affair.
+            let _ = reply.send(Err(format!(
+                "the relay holds {} streams, its limit; raise limits.max_streams or remove some",
+                self.parts.max_streams
+            )));
+            return;
+        }
+        let record = StreamRecord {
+            stream_id: registry.last_id() + group.made.len() as u64 + 1,
+            agent_id: open.key.agent_id.clone(),
+            source: open.key.source.clone(),
+            instance: open.key.instance.clone(),
+            labels: open.labels,
+            created_unix_us: now_unix_us(),
+            first_sequence: 0,
+            next_sequence: 0,
+            text_bytes: 0,
+            last_line_unix_us: 0,
+            checkpoint: bytes::Bytes::new(),
+            run: open.run,
+            end: None,
+        };
+        if !is_made {
+            group.made.insert(open.key.clone());
+            group.operations.push(WriteOp::PutStream(record.clone()));
+        }
+        group.after_sync.push(AfterSync::Made {
+            reply,
+            key: open.key,
+            record,
+        });
     }
 
     fn append(&mut self, group: &mut Group, append: Append) {
@@ -296,7 +306,9 @@ impl Thread {
             stream.set_end(end);
         }
         drop(group.permits);
-        if self.parts.fsync == Fsync::Always {
+        // The id of a stream that is not durable could be given to another one after a power cut, and readers who
+        // had seen it would take the other's lines for seen. So nobody sees it before, whatever the policy.
+        if self.parts.fsync == Fsync::Always || !group.made.is_empty() {
             self.sync_until_done().await?;
         }
         for after in group.after_sync {
@@ -311,6 +323,19 @@ impl Thread {
                 }
                 // The session may be gone; then nobody needs the answer.
                 AfterSync::Opened { reply, opened } => drop(reply.send(Ok(opened))),
+                AfterSync::Made { reply, key, record } => {
+                    let stream = self.parts.registry.find(&key).unwrap_or_else(|| {
+                        self.parts.metrics.streams.add(1);
+                        self.parts.registry.add(record)
+                    });
+                    let opened = Opened {
+                        stream,
+                        next_sequence: 0,
+                        checkpoint: bytes::Bytes::new(),
+                        is_ended: false,
+                    };
+                    drop(reply.send(Ok(opened)));
+                }
                 AfterSync::Barrier { reply } => drop(reply.send(())),
             }
         }
