@@ -2,6 +2,8 @@
 //! a disconnect. [`subscription`] owns the connection, [`progress`] the sequences; the rest is vocabulary.
 
 mod progress;
+#[cfg(test)]
+mod progress_tests;
 mod subscription;
 
 use std::collections::BTreeMap;

@@ -136,8 +136,10 @@ mod tests {
     }
 
     fn any_cursor() -> impl Strategy<Value = Cursor> {
-        proptest::collection::btree_map(1_u64..1000, any::<u64>(), 0..50).prop_map(|positions| Cursor {
-            watermark: 1000,
+        let positions = proptest::collection::btree_map(1_u64.., any::<u64>(), 0..50);
+        (positions, any::<u64>()).prop_map(|(positions, watermark)| Cursor {
+            // No stream is above it.
+            watermark: watermark.max(positions.keys().last().copied().unwrap_or(0)),
             positions,
         })
     }

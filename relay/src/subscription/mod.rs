@@ -14,4 +14,6 @@ pub(crate) use run::{ReadError, Sources, Subscription, in_store};
 pub(crate) use start::{Plan, StartError};
 
 #[cfg(test)]
+mod resume_tests;
+#[cfg(test)]
 mod tests;

@@ -335,7 +335,7 @@ impl Subscription {
         Ok(())
     }
 
-    fn beat(&mut self) {
+    pub(super) fn beat(&mut self) {
         self.next_heartbeat = Instant::now() + self.sources.heartbeat;
         let heads = self
             .slots
