@@ -8,6 +8,7 @@ mod build;
 mod children;
 mod demo;
 mod machine;
+mod sim;
 mod step;
 mod test;
 mod torture;
@@ -39,6 +40,8 @@ enum Task {
     Ci(test::Options),
     /// Break real agents, relays and networks again and again, and compare every line.
     Torture(torture::Options),
+    /// Run agent, relay and client on a virtual network and clock; one seed decides everything.
+    Sim(sim::Options),
     /// Measure.
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Task::Demo(options) => demo::run(&options),
         Task::Test(options) | Task::Ci(options) => test::run(&options),
         Task::Torture(options) => torture::run(&options),
+        Task::Sim(options) => sim::run(&options),
         Task::Bench(bench) => bench::run(&bench),
     };
     outcome.unwrap_or_else(|error| {
