@@ -6,6 +6,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::edge::EdgeSettings;
 use crate::health::HealthBoard;
 use crate::outbox::Outbox;
 use crate::runs::Runs;
@@ -25,13 +26,15 @@ pub struct AgentConfig {
     pub uplink: UplinkConfig,
     pub sources: Vec<SourceConfig>,
     pub runs: Runs,
+    /// What is done to everything that is sent, also of sources that are not configured any more.
+    pub edge: EdgeSettings,
     /// Where the sources say how they are.
     pub health: HealthBoard,
 }
 
 /// Runs until `stop` is cancelled, then stops the sources, delivers what they left, and hangs up.
 pub async fn run(config: AgentConfig, stop: CancellationToken) {
-    let outbox = Outbox::new();
+    let outbox = Outbox::new().with_edge(config.edge.clone());
     let hang_up = CancellationToken::new();
     let mut orphans = adopt_unconfigured(&config, &outbox, &stop);
     let mut uplink = JoinSet::new();

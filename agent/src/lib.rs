@@ -3,7 +3,7 @@
 //! In the order in which data flows: [`sources`] read files and processes, [`runs`] holds commands
 //! apart from the agent with their output in a [`spool`], [`lines`] cuts bytes into lines,
 //! [`plugins`] makes sources of other programs,
-//! [`outbox`] builds blocks and holds them until they are durable, [`uplink`] carries them to the relay.
+//! [`edge`] joins, thins out and masks, [`outbox`] builds blocks and holds them until they are durable, [`uplink`] carries them to the relay.
 //! Around them, [`config`] turns flags, environment and file into validated settings, [`identity`] says who
 //! this agent is, [`supervisor`] keeps sources running and [`health`] knows how they are, and [`agent`] puts it together; [`wrap`] does the same
 //! for one command or one pipe. The agent knows nothing of the relay but the protocol.
@@ -11,6 +11,7 @@
 pub mod agent;
 pub mod backoff;
 pub mod config;
+pub mod edge;
 pub mod health;
 pub mod identity;
 pub mod lines;

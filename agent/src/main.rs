@@ -50,6 +50,9 @@ fn main() -> ExitCode {
         Ok(settings) => settings,
         Err(error) => return fail(&error, USAGE),
     };
+    for warning in &settings.warnings {
+        tracing::warn!("{warning}");
+    }
     if matches!(cli.command, Some(Command::CheckConfig)) {
         println!("the configuration is valid: {} sources", settings.sources.len());
         return ExitCode::SUCCESS;
@@ -154,6 +157,7 @@ async fn run(settings: Settings) -> u8 {
     let stop = CancellationToken::new();
     let config = AgentConfig {
         runs,
+        edge: settings.edge.clone(),
         health: HealthBoard::default(),
         uplink: uplink_config(&settings, identity.agent_id.clone()),
         sources: settings.sources,
@@ -188,6 +192,7 @@ fn wrap_config(settings: &Settings, kind: &str, name: String, drain_timeout: Dur
         uplink: uplink_config(settings, agent_id),
         name,
         labels: std::collections::BTreeMap::new(),
+        edge: settings.edge.clone(),
         drain_timeout,
     }
 }

@@ -98,7 +98,7 @@ fn start(
     let context = SourceContext {
         name: supervised.config.name.clone(),
         labels: supervised.config.labels.clone(),
-        outbox: shared.outbox.clone(),
+        outbox: shared.outbox.with_edge(supervised.config.edge.clone()),
         runs: shared.runs.clone(),
         health: shared.health.clone(),
         stop: shared.stop.clone(),

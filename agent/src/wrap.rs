@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::edge::EdgeSettings;
 use crate::outbox::{Outbox, StreamSpec, Unsettled};
 use crate::sources::exec::{new_run, open_run, shell_status};
 use crate::sources::pipe;
@@ -33,6 +34,8 @@ pub struct WrapConfig {
     /// Name of the source.
     pub name: String,
     pub labels: BTreeMap<String, String>,
+    /// What is done to what is sent; the terminal shows it as it is.
+    pub edge: EdgeSettings,
     /// How long to wait for acknowledgements after the end.
     pub drain_timeout: Duration,
 }
@@ -51,7 +54,7 @@ pub async fn exec(config: WrapConfig, argv: Vec<String>, pty: bool) -> io::Resul
         // it reads from it; --pty is for commands that ask.
         inherit_stdin: !rustix::termios::isatty(rustix::stdio::stdin()),
     };
-    let link = Link::start(config.uplink.clone());
+    let link = Link::start(config.uplink.clone(), config.edge.clone());
     let run = new_run(&command, "person");
     let writer = open_run(&link.outbox, &config.name, config.labels, run, WRAPPED_HOLD_BYTES);
     let mut signals = Signals::new()?;
@@ -99,7 +102,7 @@ pub async fn exec(config: WrapConfig, argv: Vec<String>, pty: bool) -> io::Resul
 /// # Errors
 /// When the input cannot be read or the relay refuses the stream.
 pub async fn pipe(config: WrapConfig) -> Result<bool, pipe::PipeError> {
-    let link = Link::start(config.uplink.clone());
+    let link = Link::start(config.uplink.clone(), config.edge.clone());
     let writer = link.outbox.open(StreamSpec {
         source: config.name,
         instance: crate::identity::sortable_id(),
@@ -128,8 +131,8 @@ struct Link {
 }
 
 impl Link {
-    fn start(config: UplinkConfig) -> Self {
-        let outbox = Outbox::new();
+    fn start(config: UplinkConfig, edge: EdgeSettings) -> Self {
+        let outbox = Outbox::new().with_edge(edge);
         let hang_up = CancellationToken::new();
         let relays = config.relays.join(", ");
         let mut uplink = JoinSet::new();

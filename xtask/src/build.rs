@@ -50,6 +50,29 @@ pub(crate) fn everything(profile: Profile) -> Result<PathBuf> {
     binaries(profile, &[])
 }
 
+/// One example of a package; returns its path.
+///
+/// # Errors
+/// When the build fails.
+pub(crate) fn example(profile: Profile, package: &str, name: &str) -> Result<PathBuf> {
+    let mut build = cargo();
+    build.args([
+        "build",
+        "--profile",
+        profile.name(),
+        "--package",
+        package,
+        "--example",
+        name,
+    ]);
+    step::run(
+        &format!("building {name}"),
+        &mut build,
+        "fix what the compiler says",
+    )?;
+    Ok(profile.dir().join("examples").join(name))
+}
+
 /// Relay, agent, CLI, and the binaries of the further packages `more`.
 ///
 /// # Errors

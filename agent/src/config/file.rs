@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::{ConfigError, keys, settings};
+use crate::edge::MaskRules;
 use crate::plugins::catalog::Catalog;
 use crate::sources::SourceConfig;
 use crate::sources::registry;
@@ -18,6 +19,7 @@ pub(super) struct ConfigFile {
     pub(super) host: Option<String>,
     pub(super) labels: BTreeMap<String, String>,
     pub(super) compress_level: Option<i32>,
+    pub(super) mask: MaskRules,
     pub(super) sources: Vec<SourceConfig>,
 }
 
@@ -29,6 +31,7 @@ impl Default for ConfigFile {
             host: None,
             labels: BTreeMap::new(),
             compress_level: Some(DEFAULT_COMPRESS_LEVEL),
+            mask: MaskRules::default(),
             sources: Vec::new(),
         }
     }
@@ -45,6 +48,8 @@ struct Raw {
     compress_level: Option<i32>,
     #[serde(default)]
     labels: BTreeMap<String, String>,
+    #[serde(default)]
+    mask: MaskRules,
     #[serde(default)]
     sources: BTreeMap<String, toml::Table>,
 }
@@ -123,6 +128,7 @@ impl ConfigFile {
             data_dir: raw.data_dir,
             host: raw.host,
             labels: raw.labels,
+            mask: raw.mask,
             compress_level,
             sources,
         })

@@ -10,13 +10,14 @@ use crate::plugins::catalog::Catalog;
 use crate::sources::registry::{self, COMMON_SETTINGS, PLUGIN_SETTINGS, PLUGINS};
 
 /// Keys at the top of the file.
-const TOP_KEYS: [&str; 7] = [
+const TOP_KEYS: [&str; 8] = [
     "relay",
     "data_dir",
     "host",
     "compress_level",
     "labels",
     "plugin_path",
+    "mask",
     "sources",
 ];
 

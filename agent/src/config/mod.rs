@@ -8,7 +8,8 @@ mod settings;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::sources::SourceConfig;
+use crate::edge::EdgeSettings;
+use crate::sources::{SourceConfig, common_edge};
 
 pub(crate) use keys::suggestion;
 pub(crate) use settings::parse_duration;
@@ -48,6 +49,10 @@ pub struct Settings {
     pub labels: BTreeMap<String, String>,
     pub compress_level: Option<i32>,
     pub sources: Vec<SourceConfig>,
+    /// What is done to everything that is sent.
+    pub edge: EdgeSettings,
+    /// What is not as somebody may believe, though nothing is wrong.
+    pub warnings: Vec<String>,
 }
 
 impl Settings {
@@ -81,7 +86,17 @@ impl Settings {
             .clone()
             .or(file.data_dir)
             .unwrap_or_else(default_data_dir);
+        let mut warnings = Vec::new();
+        let edge = common_edge(&file.mask, &data_dir, &mut warnings)
+            .map_err(|problem| ConfigError::new("[mask]", problem))?;
+        for source in &mut sources {
+            source
+                .put_masks_in(&file.mask, &data_dir, &mut warnings)
+                .map_err(|problem| ConfigError::new(format!("[sources.{}]", source.name), problem))?;
+        }
         Ok(Self {
+            edge,
+            warnings,
             relays,
             data_dir,
             host,

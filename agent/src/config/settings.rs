@@ -9,6 +9,7 @@ use globset::{Glob, GlobSet, GlobSetBuilder};
 use serde::Deserialize;
 
 use super::{ConfigError, file};
+use crate::edge::{DropRule, DropSettings, EdgeSettings, JoinRules, JoinSettings, MaskRules, ShapeSettings};
 use crate::plugins::catalog::{Catalog, Plugin};
 use crate::plugins::containment::Limits;
 use crate::plugins::source::PluginSettings;
@@ -87,7 +88,8 @@ struct RawExec {
 
 /// # Errors
 /// A sentence on what is wrong.
-pub(super) fn source(name: &str, table: toml::Table, catalog: &Catalog) -> Result<SourceConfig, String> {
+pub(super) fn source(name: &str, mut table: toml::Table, catalog: &Catalog) -> Result<SourceConfig, String> {
+    let (mask, shape) = edge_rules(&mut table)?;
     let plugin = table
         .get("plugin")
         .and_then(toml::Value::as_str)
@@ -127,8 +129,37 @@ pub(super) fn source(name: &str, table: toml::Table, catalog: &Catalog) -> Resul
     Ok(SourceConfig {
         name: name.to_owned(),
         labels,
+        mask,
+        edge: EdgeSettings { mask: None, shape },
         kind,
     })
+}
+
+/// Takes what is done to every source's text out of its table.
+fn edge_rules(table: &mut toml::Table) -> Result<(MaskRules, ShapeSettings), String> {
+    let mut edge = toml::Table::new();
+    for key in ["mask", "join", "drop"] {
+        if let Some(value) = table.remove(key) {
+            edge.insert(key.to_owned(), value);
+        }
+    }
+    let raw: RawEdge = from_table(edge)?;
+    let join = raw.join.as_ref().map(JoinSettings::new).transpose()?;
+    let drop = DropSettings::new(&raw.drop)?;
+    let shape = ShapeSettings {
+        join: join.map(Arc::new),
+        drop: drop.map(Arc::new),
+    };
+    Ok((raw.mask, shape))
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct RawEdge {
+    #[serde(default)]
+    mask: MaskRules,
+    join: Option<JoinRules>,
+    #[serde(default)]
+    drop: Vec<DropRule>,
 }
 
 /// What the agent itself gives a meaning, out of a plugin's table.
@@ -334,6 +365,8 @@ pub(super) fn add_flag_sources(
         sources.push(SourceConfig {
             name,
             labels: BTreeMap::new(),
+            mask: MaskRules::default(),
+            edge: EdgeSettings::default(),
             kind,
         });
     }

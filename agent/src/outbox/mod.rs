@@ -21,6 +21,8 @@ use millstream_proto::v1;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::edge::{Edge, EdgeSettings};
+
 pub use queue::{Action, CompressJob, Limits};
 pub use slot::Opened;
 pub use writer::{StreamWriter, WriteError};
@@ -57,6 +59,8 @@ pub struct StreamSpec {
 #[derive(Debug, Clone)]
 pub struct Outbox {
     shared: Arc<Shared>,
+    /// What is done to the text of streams that are opened with this handle.
+    edge: EdgeSettings,
 }
 
 #[derive(Debug)]
@@ -88,6 +92,8 @@ struct State {
     next_seal: u64,
     /// Earliest [`Slot::reopen_at`].
     next_reopen: Option<Instant>,
+    /// Not later than the earliest [`Slot::due`].
+    next_flush: Option<Instant>,
 }
 
 impl Default for Outbox {
@@ -106,23 +112,37 @@ impl Outbox {
         };
         Self {
             shared: Arc::new(shared),
+            edge: EdgeSettings::default(),
+        }
+    }
+
+    /// The same outbox, for streams whose text is processed so.
+    #[must_use]
+    pub fn with_edge(&self, edge: EdgeSettings) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            edge,
         }
     }
 
     /// A stream; it is opened at the relay as soon as there is a session. A stream whose writer is gone but
     /// whose lines are not all acknowledged yet is taken over, so that one stream never has two slots.
     #[must_use]
-    pub fn open(&self, spec: StreamSpec) -> StreamWriter {
+    pub fn open(&self, mut spec: StreamSpec) -> StreamWriter {
+        self.edge.mask_facts(&mut spec);
+        let edge = self.edge.open(&spec.source, &spec.instance);
         let mut state = self.lock();
         let same = |slot: &Slot| slot.spec.source == spec.source && slot.spec.instance == spec.instance;
         let left_behind = state.slots.iter().find(|(_, slot)| same(slot)).map(|(id, _)| *id);
         let (id, changed) = if let Some(id) = left_behind {
-            (id, state.adopt(id))
+            (id, state.adopt(id, edge))
         } else {
             let changed = Arc::new(Notify::new());
             let id = state.next_slot;
             state.next_slot += 1;
-            state.slots.insert(id, Slot::new(spec, Arc::clone(&changed)));
+            state
+                .slots
+                .insert(id, Slot::new(spec, edge, Arc::clone(&changed)));
             (id, changed)
         };
         state.to_open.push_back(id);
@@ -276,6 +296,40 @@ impl Outbox {
         *next_reopen = slots.values().filter_map(|slot| slot.reopen_at).min();
     }
 
+    /// Earliest time at which text that waits in an edge has waited long enough.
+    #[must_use]
+    pub fn next_flush(&self) -> Option<Instant> {
+        self.lock().next_flush
+    }
+
+    /// Lets out text whose time has come.
+    pub fn flush_due(&self, now: Instant) {
+        let mut state = self.lock();
+        if state.next_flush.is_none_or(|at| at > now) {
+            return;
+        }
+        let State {
+            slots,
+            next_seal,
+            held_bytes,
+            ..
+        } = &mut *state;
+        let mut flushed = Vec::new();
+        for (id, slot) in slots
+            .iter_mut()
+            .filter(|(_, slot)| slot.due().is_some_and(|due| due <= now))
+        {
+            let before = slot.held_bytes;
+            slot.flush(next_seal, now, false);
+            *held_bytes = *held_bytes + slot.held_bytes - before;
+            flushed.push(*id);
+        }
+        state.next_flush = state.slots.values().filter_map(Slot::due).min();
+        for id in flushed {
+            state.make_ready(id);
+        }
+    }
+
     /// Applies an answer to the slot behind a handle and keeps the sums right.
     fn with_slot(&self, handle: u32, change: impl FnOnce(&mut Slot)) {
         let mut state = self.lock();
@@ -319,10 +373,10 @@ impl State {
         }
     }
 
-    fn adopt(&mut self, id: u64) -> Arc<Notify> {
+    fn adopt(&mut self, id: u64, edge: Option<Box<Edge>>) -> Arc<Notify> {
         let slot = self.slots.get_mut(&id).expect("the caller found it");
         let (held, in_flight) = (slot.held_bytes, slot.in_flight_bytes);
-        slot.adopt();
+        slot.adopt(edge);
         let changed = Arc::clone(&slot.changed);
         let (held_now, in_flight_now) = (slot.held_bytes, slot.in_flight_bytes);
         self.held_bytes = self.held_bytes + held_now - held;

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::{StreamSpec, notice_block};
+use crate::edge::{At, Edge, Out};
 
 /// How long to wait before a stream that hit a limit of the relay is tried again.
 const LIMIT_WAIT: Duration = Duration::from_secs(10);
@@ -77,6 +78,8 @@ pub(super) struct Slot {
     pub(super) rewound: bool,
     /// Sequence of the first line that is not sealed.
     pub(super) next_sequence: u64,
+    /// What is done to text before it comes into the builder.
+    edge: Option<Box<Edge>>,
     pub(super) builder: BlockBuilder,
     /// Checkpoint after the builder's last line.
     pub(super) builder_checkpoint: Bytes,
@@ -100,9 +103,10 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    pub(super) fn new(spec: StreamSpec, changed: Arc<Notify>) -> Self {
+    pub(super) fn new(spec: StreamSpec, edge: Option<Box<Edge>>, changed: Arc<Notify>) -> Self {
         Self {
             spec,
+            edge,
             changed,
             handle: None,
             open: false,
@@ -133,6 +137,87 @@ impl Slot {
             .map(|held| u64::from(held.block.line_count))
             .sum();
         sealed + u64::from(self.builder.line_count())
+    }
+
+    /// Text goes through an edge.
+    pub(super) fn has_edge(&self) -> bool {
+        self.edge.is_some()
+    }
+
+    /// When [`Slot::flush`] has something to do.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.edge.as_ref().and_then(|edge| edge.due())
+    }
+
+    /// Passes a piece through the edge into the builder. It takes the whole piece, so a slot may hold a piece more
+    /// than its bound.
+    pub(super) fn take(
+        &mut self,
+        next_seal: &mut u64,
+        text: &[u8],
+        channel: v1::Channel,
+        time_unix_us: i64,
+        checkpoint_after: &mut dyn FnMut(usize) -> Bytes,
+    ) {
+        if let Some(mut edge) = self.edge.take() {
+            edge.take(
+                text,
+                channel,
+                time_unix_us,
+                checkpoint_after,
+                &mut |out, checkpoint_after| {
+                    self.append(next_seal, &out, checkpoint_after);
+                },
+            );
+            self.edge = Some(edge);
+        }
+    }
+
+    /// Lets out what waited long enough in the edge; `last`: all of it.
+    pub(super) fn flush(&mut self, next_seal: &mut u64, now: Instant, last: bool) {
+        if let Some(mut edge) = self.edge.take() {
+            edge.flush(now, last, &mut |out, checkpoint_after| {
+                self.append(next_seal, &out, checkpoint_after);
+            });
+            self.edge = Some(edge);
+        }
+    }
+
+    /// Lays text that left the edge into blocks.
+    fn append(
+        &mut self,
+        next_seal: &mut u64,
+        out: &Out<'_>,
+        checkpoint_after: &mut dyn FnMut(usize) -> Bytes,
+    ) {
+        let lines = memchr::memrchr(b'\n', out.text).map_or(0, |newline| newline + 1);
+        let mut done = 0;
+        while done < out.text.len() {
+            let before = self.builder.text_bytes();
+            let taken = if done < lines {
+                self.builder
+                    .push_terminated(&out.text[done..lines], out.time_unix_us, out.channel)
+            } else {
+                let rest = &out.text[done..];
+                let pushed = self.builder.push_line(rest, out.time_unix_us, out.channel, true);
+                if pushed { rest.len() } else { 0 }
+            };
+            if taken == 0 {
+                debug_assert!(!self.builder.is_empty(), "an empty builder takes any line");
+                *next_seal += 1;
+                self.seal(*next_seal);
+                continue;
+            }
+            done += taken;
+            match &out.at {
+                At::Piece(start) => self.builder_checkpoint = checkpoint_after(start + done),
+                At::Fixed(checkpoint) if done == out.text.len() => {
+                    self.builder_checkpoint = checkpoint.clone()
+                }
+                At::Fixed(_) | At::Keep => {}
+            }
+            self.held_bytes += self.builder.text_bytes() - before;
+        }
     }
 
     /// There is something to send now.
@@ -255,6 +340,9 @@ impl Slot {
         self.ended |= ended;
         if ended && let Some(end) = &mut self.end {
             end.acked = true;
+            if let Some(edge) = &self.edge {
+                edge.ended();
+            }
         }
     }
 
@@ -291,7 +379,8 @@ impl Slot {
 
     /// A new writer takes over. One that can read again starts where the relay will say; blocks in flight
     /// may still be stored before it answers.
-    pub(super) fn adopt(&mut self) {
+    pub(super) fn adopt(&mut self, edge: Option<Box<Edge>>) {
+        self.edge = edge;
         self.writer_gone = false;
         self.dead = None;
         self.end = None;
@@ -346,6 +435,9 @@ impl Slot {
     }
 
     fn discard_all(&mut self) {
+        if let Some(edge) = &mut self.edge {
+            edge.forget_held();
+        }
         self.held.clear();
         self.builder = BlockBuilder::new();
         self.held_bytes = 0;

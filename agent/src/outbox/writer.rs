@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use millstream_proto::v1;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::queue::NO_CHECKPOINT;
 use super::slot::{End, Opened};
@@ -100,6 +101,12 @@ impl StreamWriter {
             {
                 let mut state = self.outbox.lock();
                 self.check(&mut state)?;
+                if self.has_room(&state)
+                    && self.take_through_edge(&mut state, piece, channel, time_unix_us, &mut checkpoint_after)
+                {
+                    self.announce(&mut state);
+                    return Ok(());
+                }
                 while done < text.len() && self.has_room(&state) {
                     let rest = &text[done..];
                     let seal = state.next_seal + 1;
@@ -132,6 +139,50 @@ impl StreamWriter {
                 }
             }
             self.changed.notified().await;
+        }
+    }
+
+    /// False: there is no edge, and nothing was done.
+    fn take_through_edge(
+        &self,
+        state: &mut State,
+        piece: &Piece<'_>,
+        channel: v1::Channel,
+        time_unix_us: i64,
+        checkpoint_after: &mut dyn FnMut(usize) -> Bytes,
+    ) -> bool {
+        let State {
+            slots,
+            next_seal,
+            next_flush,
+            held_bytes,
+            ..
+        } = state;
+        let slot = slots
+            .get_mut(&self.slot)
+            .expect("a slot lives as long as its writer");
+        if !slot.has_edge() {
+            return false;
+        }
+        let before = slot.held_bytes;
+        slot.take(next_seal, piece.text(), channel, time_unix_us, checkpoint_after);
+        *held_bytes = *held_bytes + slot.held_bytes - before;
+        *next_flush = [*next_flush, slot.due()].into_iter().flatten().min();
+        true
+    }
+
+    /// Lets out what the edge holds: nothing follows that it could belong to.
+    fn flush_edge(&self, state: &mut State) {
+        let State {
+            slots,
+            next_seal,
+            held_bytes,
+            ..
+        } = state;
+        if let Some(slot) = slots.get_mut(&self.slot) {
+            let before = slot.held_bytes;
+            slot.flush(next_seal, Instant::now(), true);
+            *held_bytes = *held_bytes + slot.held_bytes - before;
         }
     }
 
@@ -177,8 +228,10 @@ impl StreamWriter {
     }
 
     /// No line follows, ever.
-    pub fn end(&self, end: v1::StreamEnd) {
+    pub fn end(&self, mut end: v1::StreamEnd) {
+        self.outbox.edge.mask_end(&mut end);
         let mut state = self.outbox.lock();
+        self.flush_edge(&mut state);
         let slot = state
             .slots
             .get_mut(&self.slot)
@@ -236,6 +289,15 @@ impl StreamWriter {
 impl Drop for StreamWriter {
     fn drop(&mut self) {
         let mut state = self.outbox.lock();
+        // What can be read again is held by nobody now; the rest has to go.
+        if state
+            .slots
+            .get(&self.slot)
+            .is_some_and(|slot| !slot.spec.resumable)
+        {
+            self.flush_edge(&mut state);
+            state.make_ready(self.slot);
+        }
         if let Some(slot) = state.slots.get_mut(&self.slot) {
             slot.writer_gone = true;
             if slot.finished() {

@@ -20,9 +20,9 @@ pub fn describe(catalog: &Catalog) -> String {
     for (name, entry) in &catalog.entries {
         write_entry(&mut text, name, entry);
     }
-    text.push_str(
-        "Every source also has `labels = { key = \"value\" }`. Manifests and protocol plugins have, too:\n\n",
-    );
+    text.push_str("Every source has\n\n");
+    write_docs(&mut text, registry::COMMON_SETTINGS);
+    text.push_str("\nManifests and protocol plugins have, too:\n\n");
     write_docs(&mut text, registry::PLUGIN_SETTINGS);
     text.push_str(
         "\nIn the configuration file:\n\n    [sources.app]\n    plugin = \"file\"\n    paths = [\"/var/log/app/*.log\"]\n",

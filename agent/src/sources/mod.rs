@@ -9,10 +9,12 @@ pub mod registry;
 pub mod tail;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::edge::{EdgeSettings, MaskRules, MaskSettings};
 use crate::health::HealthBoard;
 use crate::outbox::Outbox;
 use crate::plugins::{self, source::PluginSettings};
@@ -54,10 +56,33 @@ pub enum SourceKind {
 pub struct SourceConfig {
     pub name: String,
     pub labels: BTreeMap<String, String>,
+    /// Masks that it wants beside those of all sources.
+    pub mask: MaskRules,
+    /// What is done to its text; the masks are put in when everything is read.
+    pub edge: EdgeSettings,
     pub kind: SourceKind,
 }
 
 impl SourceConfig {
+    /// Puts the masks of all sources and its own in. Names of values that are refused go to `warnings`.
+    ///
+    /// # Errors
+    /// When a mask cannot be made of what is named.
+    pub fn put_masks_in(
+        &mut self,
+        masks: &MaskRules,
+        directory: &Path,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), String> {
+        let mut environment = own_environment();
+        if let SourceKind::Exec(settings) = &self.kind {
+            environment.extend(settings.command.env.clone());
+        }
+        let mask = mask_settings(&masks.and(&self.mask), &environment, directory, warnings)?;
+        self.edge.mask = Some(mask);
+        Ok(())
+    }
+
     #[must_use]
     pub fn plugin(&self) -> &str {
         match &self.kind {
@@ -67,6 +92,46 @@ impl SourceConfig {
             SourceKind::Plugin(settings) => settings.plugin.name(),
         }
     }
+}
+
+/// Masks that hold for everything that the agent sends.
+///
+/// # Errors
+/// When a mask cannot be made of what is named.
+pub fn common_edge(
+    masks: &MaskRules,
+    directory: &Path,
+    warnings: &mut Vec<String>,
+) -> Result<EdgeSettings, String> {
+    Ok(EdgeSettings {
+        mask: Some(mask_settings(masks, &own_environment(), directory, warnings)?),
+        ..EdgeSettings::default()
+    })
+}
+
+fn mask_settings(
+    rules: &MaskRules,
+    environment: &[(String, String)],
+    directory: &Path,
+    warnings: &mut Vec<String>,
+) -> Result<Arc<MaskSettings>, String> {
+    let directory = directory.join("masks");
+    let (settings, refused) = MaskSettings::new(rules, environment, Some(directory))
+        .map_err(|problem| format!("mask: {problem}"))?;
+    for warning in refused {
+        if !warnings.contains(&warning) {
+            warnings.push(warning);
+        }
+    }
+    Ok(Arc::new(settings))
+}
+
+/// Variables that are no UTF-8 cannot be named, and not be masked.
+fn own_environment() -> Vec<(String, String)> {
+    let variables = std::env::vars_os();
+    variables
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
 /// Why a source stopped working. The supervisor starts it again.

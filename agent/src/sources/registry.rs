@@ -47,6 +47,24 @@ pub const COMMON_SETTINGS: &[SettingDoc] = &[
         "{}",
         "Labels of every stream of this source.",
     ),
+    setting(
+        "mask",
+        "{ env = [\"*_TOKEN\"], files = [], patterns = [], commands = true }",
+        "{}",
+        "Secrets of this source, beside those of [mask]: values of variables, contents of files, what matches.",
+    ),
+    setting(
+        "join",
+        "{ start = \"^\\\\d{4}-\", indent = false, timeout = \"500ms\", separator = \" ⏎ \", max_lines = 1000 }",
+        "no joining",
+        "Makes one line of the lines of a record: it begins with a line that matches, or indented lines continue it.",
+    ),
+    setting(
+        "drop",
+        "[{ pattern = \"GET /healthz\", keep_one_in = 100 }]",
+        "[]",
+        "Leaves out what matches, or all but one of each so many; how much is said in the stream.",
+    ),
 ];
 
 /// Settings of every plugin that is a manifest or speaks the plugin protocol, beside its own.

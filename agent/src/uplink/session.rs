@@ -161,6 +161,7 @@ impl Session {
                 () = sleep_until(timer) => {
                     let now = Instant::now();
                     outbox.reopen_due(now);
+                    outbox.flush_due(now);
                     self.throttled_until = self.throttled_until.filter(|until| *until > now);
                 }
             }
@@ -169,7 +170,7 @@ impl Session {
     }
 
     fn next_timer(&self, outbox: &Outbox) -> Option<Instant> {
-        [self.throttled_until, outbox.next_reopen()]
+        [self.throttled_until, outbox.next_reopen(), outbox.next_flush()]
             .into_iter()
             .flatten()
             .min()

@@ -50,6 +50,7 @@ impl RunningAgent {
                 uplink,
                 sources: settings.sources,
                 runs,
+                edge: settings.edge,
                 health: HealthBoard::default(),
             },
             stop.clone(),

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: measurements, each beside what people would use otherwise, in one run on one machine.
 
 mod latency;
+mod masking;
 mod measure;
 mod pipeline;
 mod rsyslog;
@@ -17,6 +18,21 @@ use crate::build::Profile;
 pub(crate) enum Bench {
     /// File → agent → durable relay → gRPC subscriber, beside `tail -F` over TCP and rsyslog.
     Pipeline(Pipeline),
+    /// File → blocks, with and without secrets taken out.
+    Masking(Masking),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Masking {
+    /// Size of the input, GiB.
+    #[arg(long, default_value_t = 0.5)]
+    gib: f64,
+    /// Rounds, in each of which every variant runs once.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Profile of what is measured.
+    #[arg(long, value_enum, default_value_t = Profile::Dist)]
+    profile: Profile,
 }
 
 #[derive(Debug, Args)]
@@ -38,5 +54,6 @@ pub(crate) struct Pipeline {
 pub(crate) fn run(bench: &Bench) -> Result<ExitCode> {
     match bench {
         Bench::Pipeline(options) => pipeline::run(options),
+        Bench::Masking(options) => masking::run(options),
     }
 }

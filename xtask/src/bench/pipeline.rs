@@ -112,7 +112,7 @@ fn bulk_table(outcomes: &[Outcome], lines: u64, bytes: u64) -> String {
 
 /// Interleaves and repeats the recorded builds up to `gib` GiB; returns the number of lines and bytes. Empty lines
 /// are left out, because rsyslog leaves them out.
-fn generate(path: &Path, gib: f64) -> Result<(u64, u64)> {
+pub(super) fn generate(path: &Path, gib: f64) -> Result<(u64, u64)> {
     let mut recorded = Vec::new();
     for name in LOGS {
         let log = root().join("tests/data").join(name);

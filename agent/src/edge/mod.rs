@@ -1,0 +1,174 @@
+//! Processing at the edge: what happens to a stream's text between its source and its blocks, before anything
+//! leaves the host.
+//!
+//! In this order, each only where it is configured: [`shape`] joins lines into records, drops and samples,
+//! [`mask`] takes secrets out, last, so that nothing goes past it. An [`Edge`] belongs to one stream's slot in the
+//! outbox. It works on pieces as the sources push them; text that nothing has to be done to goes through without a
+//! copy.
+//!
+//! *Exactly once* holds across it: text leaves in the order in which it came, and each part of it with the checkpoint
+//! after the last byte that it stands for. What is held here is not covered by any checkpoint that went out, so it is
+//! read again after a crash.
+
+mod mask;
+mod shape;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use millstream_proto::v1::{self, Channel};
+use tokio::time::Instant;
+
+use crate::outbox::StreamSpec;
+pub use mask::{MaskRules, MaskSettings};
+pub use shape::{DropRule, DropSettings, JoinRules, JoinSettings, ShapeSettings};
+
+use mask::{Item, Masker};
+use shape::Shaper;
+
+/// Where a checkpoint comes from.
+#[derive(Debug, Clone)]
+pub(crate) enum At {
+    /// The text stands as it is at this place of the piece.
+    Piece(usize),
+    /// After the whole of the text.
+    Fixed(Bytes),
+    /// As it was: the text stands for nothing that was read.
+    Keep,
+}
+
+/// Text that leaves: lines with their `\n`; without one at the end, the last is partial.
+#[derive(Debug)]
+pub(crate) struct Out<'a> {
+    pub(crate) text: &'a [u8],
+    pub(crate) channel: Channel,
+    pub(crate) time_unix_us: i64,
+    pub(crate) at: At,
+}
+
+/// Takes what leaves, with the means to ask for the checkpoint at a place of the present piece.
+pub(crate) type Sink<'a> = dyn FnMut(Out<'_>, &mut dyn FnMut(usize) -> Bytes) + 'a;
+
+/// What is done to the streams of one source.
+#[derive(Debug, Clone, Default)]
+pub struct EdgeSettings {
+    pub mask: Option<Arc<MaskSettings>>,
+    pub shape: ShapeSettings,
+}
+
+impl EdgeSettings {
+    /// The edge of one stream; `None` when nothing is to be done.
+    pub(crate) fn open(&self, source: &str, instance: &str) -> Option<Box<Edge>> {
+        let masker = self.mask.as_ref().filter(|mask| !mask.is_idle()).map(|mask| {
+            // Neither name holds a zero byte.
+            let key = format!("{source}\0{instance}");
+            Masker::new(Arc::clone(mask), key)
+        });
+        let shaper = (!self.shape.is_idle()).then(|| Shaper::new(self.shape.clone()));
+        (masker.is_some() || shaper.is_some()).then(|| Box::new(Edge { shaper, masker }))
+    }
+
+    /// Takes secrets out of what is told about a stream beside its text.
+    pub(crate) fn mask_facts(&self, spec: &mut StreamSpec) {
+        let Some(mask) = &self.mask else {
+            return;
+        };
+        if let Some(run) = &mut spec.run {
+            let texts = run.argv.iter_mut().chain(run.env.values_mut());
+            texts.chain([&mut run.cwd]).for_each(|text| mask.mask(text));
+        }
+        spec.labels.values_mut().for_each(|text| mask.mask(text));
+    }
+
+    /// The same for its end.
+    pub(crate) fn mask_end(&self, end: &mut v1::StreamEnd) {
+        if let Some(mask) = &self.mask {
+            mask.mask(&mut end.message);
+        }
+    }
+}
+
+/// One stream's processing, and the text that waits in it.
+#[derive(Debug)]
+pub(crate) struct Edge {
+    shaper: Option<Shaper>,
+    masker: Option<Masker>,
+}
+
+impl Edge {
+    /// Takes a piece as its source pushed it.
+    pub(crate) fn take(
+        &mut self,
+        text: &[u8],
+        channel: Channel,
+        time_unix_us: i64,
+        checkpoint_after: &mut dyn FnMut(usize) -> Bytes,
+        sink: &mut Sink<'_>,
+    ) {
+        let masker = &mut self.masker;
+        match (&mut self.shaper, masker) {
+            (Some(shaper), masker) => {
+                shaper.take(text, channel, time_unix_us, checkpoint_after, &mut |item| {
+                    pass_on(masker, item, sink);
+                })
+            }
+            (None, Some(masker)) => masker.take(text, channel, time_unix_us, checkpoint_after, sink),
+            (None, None) => {}
+        }
+    }
+
+    /// When [`Edge::flush`] has something to do.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        let shaped = self.shaper.as_ref().and_then(Shaper::due);
+        let masked = self.masker.as_ref().and_then(Masker::due);
+        [shaped, masked].into_iter().flatten().min()
+    }
+
+    /// Lets out what waited long enough; `last`: everything, because no text follows.
+    pub(crate) fn flush(&mut self, now: Instant, last: bool, sink: &mut Sink<'_>) {
+        let masker = &mut self.masker;
+        if let Some(shaper) = &mut self.shaper {
+            shaper.flush(now, last, &mut |item| pass_on(masker, item, sink));
+        }
+        if let Some(masker) = masker
+            && (last || masker.due().is_some_and(|due| due <= now))
+        {
+            masker.flush(last, sink);
+        }
+    }
+
+    /// The source goes back: what is held comes again.
+    pub(crate) fn forget_held(&mut self) {
+        if let Some(shaper) = &mut self.shaper {
+            shaper.forget_held();
+        }
+        if let Some(masker) = &mut self.masker {
+            masker.forget_held();
+        }
+    }
+
+    /// The stream is over.
+    pub(crate) fn ended(&self) {
+        if let Some(masker) = &self.masker {
+            masker.ended();
+        }
+    }
+}
+
+/// From the shaper to the masker, or out.
+fn pass_on(masker: &mut Option<Masker>, item: Item, sink: &mut Sink<'_>) {
+    // What comes from the shaper has its checkpoint with it.
+    let mut none = |_| Bytes::new();
+    match masker {
+        Some(masker) => masker.take_item(item, sink, &mut none),
+        None => {
+            let out = Out {
+                text: &item.text,
+                channel: item.channel,
+                time_unix_us: item.time_unix_us,
+                at: At::Fixed(item.checkpoint),
+            };
+            sink(out, &mut none);
+        }
+    }
+}
