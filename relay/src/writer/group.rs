@@ -51,7 +51,7 @@ pub(super) enum AfterSync {
     Made {
         reply: oneshot::Sender<Result<Opened, String>>,
         key: StreamKey,
-        record: StreamRecord,
+        record: Box<StreamRecord>,
     },
     Barrier {
         reply: oneshot::Sender<()>,

@@ -236,7 +236,7 @@ impl Thread {
         group.after_sync.push(AfterSync::Made {
             reply,
             key: open.key,
-            record,
+            record: Box::new(record),
         });
     }
 
@@ -326,7 +326,7 @@ impl Thread {
                 AfterSync::Made { reply, key, record } => {
                     let stream = self.parts.registry.find(&key).unwrap_or_else(|| {
                         self.parts.metrics.streams.add(1);
-                        self.parts.registry.add(record)
+                        self.parts.registry.add(*record)
                     });
                     let opened = Opened {
                         stream,
