@@ -57,12 +57,13 @@ pub struct EdgeSettings {
 }
 
 impl EdgeSettings {
-    /// The edge of one stream; `None` when nothing is to be done.
-    pub(crate) fn open(&self, source: &str, instance: &str) -> Option<Box<Edge>> {
+    /// The edge of one stream; `None` when nothing is to be done. `outlives`: another process may go on with the
+    /// stream, which does not know what this one masks.
+    pub(crate) fn open(&self, source: &str, instance: &str, outlives: bool) -> Option<Box<Edge>> {
         let masker = self.mask.as_ref().filter(|mask| !mask.is_idle()).map(|mask| {
             // Neither name holds a zero byte.
             let key = format!("{source}\0{instance}");
-            Masker::new(Arc::clone(mask), key)
+            Masker::new(Arc::clone(mask), key, outlives)
         });
         let shaper = (!self.shape.is_idle()).then(|| Shaper::new(self.shape.clone()));
         (masker.is_some() || shaper.is_some()).then(|| Box::new(Edge { shaper, masker }))

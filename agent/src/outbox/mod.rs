@@ -130,7 +130,7 @@ impl Outbox {
     #[must_use]
     pub fn open(&self, mut spec: StreamSpec) -> StreamWriter {
         self.edge.mask_facts(&mut spec);
-        let edge = self.edge.open(&spec.source, &spec.instance);
+        let edge = self.edge.open(&spec.source, &spec.instance, spec.run.is_some());
         let mut state = self.lock();
         let same = |slot: &Slot| slot.spec.source == spec.source && slot.spec.instance == spec.instance;
         let left_behind = state.slots.iter().find(|(_, slot)| same(slot)).map(|(id, _)| *id);

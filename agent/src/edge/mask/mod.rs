@@ -94,9 +94,13 @@ fn index(channel: Channel) -> usize {
 }
 
 impl Masker {
-    /// `key` tells the streams of this agent apart.
-    pub(super) fn new(settings: Arc<MaskSettings>, key: String) -> Self {
-        let own = settings.load(&key);
+    /// `key` tells the streams of this agent apart. `outlives`: all values are kept for whoever goes on with it.
+    pub(super) fn new(settings: Arc<MaskSettings>, key: String, outlives: bool) -> Self {
+        let mut own = settings.load(&key);
+        if outlives && !settings.values.is_subset(&own) {
+            own.extend(settings.values.iter().cloned());
+            settings.keep(&key, &own);
+        }
         let mut masker = Self {
             scanner: Scanner::new(Arc::clone(&settings.secrets), settings.obeys_commands),
             settings,

@@ -43,7 +43,7 @@ impl Driver {
             .collect();
         let (settings, _) = MaskSettings::new(rules, &environment, directory).unwrap();
         Self {
-            masker: Masker::new(Arc::new(settings), "key".to_owned()),
+            masker: Masker::new(Arc::new(settings), "key".to_owned(), false),
             taken: 0,
             output: Output::default(),
         }
@@ -192,6 +192,36 @@ fn a_build_asks_for_masks_and_they_outlive_the_agent() {
         std::fs::read_dir(directory.path().join("masks")).unwrap().count(),
         0
     );
+}
+
+#[test]
+fn what_a_run_masks_is_masked_by_whoever_goes_on_with_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let rules = MaskRules {
+        env: vec!["TOKEN".to_owned()],
+        ..MaskRules::default()
+    };
+    let open = |rules: &MaskRules, outlives| {
+        let environment = [("TOKEN".to_owned(), "hunter2!".to_owned())];
+        let directory = Some(directory.path().to_path_buf());
+        let (settings, _) = MaskSettings::new(rules, &environment, directory).unwrap();
+        Masker::new(Arc::new(settings), "run".to_owned(), outlives)
+    };
+    drop(open(&rules, true));
+    let mut next = open(&MaskRules::default(), true);
+    let mut shown = Vec::new();
+    next.take(
+        b"hunter2!\n",
+        Channel::Stdout,
+        0,
+        &mut |_| Bytes::new(),
+        &mut |out, _| {
+            shown.extend_from_slice(out.text);
+        },
+    );
+    assert_eq!(shown, b"***\n");
+    next.ended();
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }
 
 #[test]
