@@ -1,5 +1,6 @@
 //! `cargo xtask test`: every check and test of the repository, section by section, with what each needs.
 
+mod deny;
 mod section;
 
 use std::path::Path;
@@ -72,14 +73,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         ]))
     });
     report.command("browser and gRPC-Web", || browser(options.update_screenshot));
-    if machine::find(&["cargo-deny"]).is_some() || cargo_home_has("cargo-deny") {
-        report.command("cargo deny", || Ok(cargo_with(&["deny", "check"])));
-    } else {
-        report.skip(
-            "cargo deny",
-            "cargo-deny is not installed: `cargo install --locked cargo-deny`",
-        );
-    }
+    deny::sections(&mut report);
     Ok(report.finish())
 }
 
@@ -109,12 +103,6 @@ fn cargo_with(args: &[&str]) -> Command {
 
 fn runs_as() -> &'static str {
     if machine::is_root() { "root" } else { "user" }
-}
-
-fn cargo_home_has(name: &str) -> bool {
-    let home = std::env::var_os("CARGO_HOME").map(std::path::PathBuf::from);
-    let home = home.or_else(|| std::env::home_dir().map(|home| home.join(".cargo")));
-    home.is_some_and(|home| home.join("bin").join(name).is_file())
 }
 
 /// A virtual environment with what the Python example needs; returns its interpreter.

@@ -45,7 +45,7 @@ impl Report {
         }
     }
 
-    fn wanted(&self, name: &str) -> bool {
+    pub(super) fn wanted(&self, name: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|only| name.contains(only.as_str()))
     }
 
