@@ -111,7 +111,7 @@ impl Edge {
             (Some(shaper), masker) => {
                 shaper.take(text, channel, time_unix_us, checkpoint_after, &mut |item| {
                     pass_on(masker, item, sink);
-                })
+                });
             }
             (None, Some(masker)) => masker.take(text, channel, time_unix_us, checkpoint_after, sink),
             (None, None) => {}

@@ -212,7 +212,7 @@ impl Slot {
             match &out.at {
                 At::Piece(start) => self.builder_checkpoint = checkpoint_after(start + done),
                 At::Fixed(checkpoint) if done == out.text.len() => {
-                    self.builder_checkpoint = checkpoint.clone()
+                    self.builder_checkpoint = checkpoint.clone();
                 }
                 At::Fixed(_) | At::Keep => {}
             }

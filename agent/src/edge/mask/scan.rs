@@ -219,7 +219,7 @@ fn tidy(cuts: &mut Vec<Cut>) {
     for cut in cuts.drain(..) {
         match tidied.last_mut() {
             Some(last) if cut.range.start < last.range.end => {
-                last.range.end = last.range.end.max(cut.range.end)
+                last.range.end = last.range.end.max(cut.range.end);
             }
             _ => tidied.push(cut),
         }

@@ -71,7 +71,7 @@ impl Driver {
         let output = &mut self.output;
         let mut after = |place: usize| Bytes::from((taken + place).to_string());
         self.masker.take(text, channel, 7, &mut after, &mut |out, after| {
-            keep(output, &out, after)
+            keep(output, &out, after);
         });
         self.taken += text.len();
     }

@@ -40,7 +40,7 @@ impl Driver {
         let out = &mut self.out;
         self.shaper
             .take(text.as_bytes(), channel, 7, &mut after, &mut |item| {
-                out.push(item)
+                out.push(item);
             });
         self.taken += text.len();
     }
@@ -221,7 +221,7 @@ proptest! {
         run(&mut first, &text, &waits);
         // The crash takes everything after so many records, and what was held.
         let stored = first.out.iter().take(crash_after).cloned_items();
-        let covered = stored.last().map_or(0, |item| item_place(item));
+        let covered = stored.last().map_or(0, item_place);
         let mut second = new();
         run(&mut second, &text[covered..], &[false]);
         second.flush(true);
