@@ -179,6 +179,7 @@ async fn run(settings: Settings) -> u8 {
 fn uplink_config(settings: &Settings, agent_id: String) -> UplinkConfig {
     UplinkConfig {
         relays: settings.relays.clone(),
+        credentials: settings.credentials.clone(),
         agent_id,
         host: settings.host.clone(),
         labels: settings.labels.clone(),

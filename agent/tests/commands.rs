@@ -269,7 +269,7 @@ async fn bad_settings_exit_with_2_and_say_what_to_do() {
         ),
         (
             &["--relay", "nonsense", "--file", "x"],
-            "write it like http://127.0.0.1:7171",
+            "write it with its scheme",
         ),
         (&["run"], "no sources are configured"),
         (&["--label", "x", "--file", "x"], "KEY=VALUE"),

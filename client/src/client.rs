@@ -4,15 +4,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use millstream_dial::{Bearer, Credentials, Route};
 use millstream_proto::limits::MAX_MESSAGE_BYTES;
 use millstream_proto::v1;
 use millstream_proto::v1::control_service_client::ControlServiceClient;
 use millstream_proto::v1::log_service_client::LogServiceClient;
-use tonic::metadata::{Ascii, MetadataValue};
-use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Status, Streaming};
+use tonic::{Status, Streaming};
 
 use crate::address;
 use crate::error::{Error, root_cause};
@@ -32,17 +31,17 @@ pub(crate) type LogClient = LogServiceClient<InterceptedService<Channel, Bearer>
 /// Which relay, and as whom.
 #[derive(Clone, Debug)]
 pub struct ClientOptions {
-    /// `http://HOST:PORT`.
+    /// `https://HOST:PORT`, or `http://HOST:PORT`.
     pub url: String,
-    /// Sent as `authorization: Bearer TOKEN` with every call.
-    pub token: Option<String>,
+    /// Whom to trust, and the token, which is sent as `authorization: Bearer TOKEN` with every call.
+    pub credentials: Credentials,
 }
 
 impl From<&str> for ClientOptions {
     fn from(url: &str) -> Self {
         Self {
             url: url.to_owned(),
-            token: None,
+            credentials: Credentials::default(),
         }
     }
 }
@@ -58,7 +57,7 @@ impl Client {
     /// Connects to the relay, from a URL or [`ClientOptions`].
     ///
     /// # Errors
-    /// [`Error::BadAddress`] and [`Error::BadToken`] before anything is sent; [`Error::Unreachable`] when
+    /// [`Error::Dial`] before anything is sent; [`Error::Unreachable`] when
     /// nothing answers within 5 seconds.
     pub async fn connect(options: impl Into<ClientOptions>) -> Result<Self, Error> {
         let dialer = Dialer::new(&options.into())?;
@@ -69,10 +68,10 @@ impl Client {
     /// Like [`Self::connect`], but the connection is made by the first call.
     ///
     /// # Errors
-    /// [`Error::BadAddress`] and [`Error::BadToken`].
+    /// [`Error::Dial`].
     pub fn connect_lazy(options: impl Into<ClientOptions>) -> Result<Self, Error> {
         let dialer = Dialer::new(&options.into())?;
-        let channel = dialer.endpoint.connect_lazy();
+        let channel = dialer.endpoint()?.connect_lazy();
         Ok(Self { dialer, channel })
     }
 
@@ -281,7 +280,7 @@ impl Watch {
 #[derive(Clone, Debug)]
 pub(crate) struct Dialer {
     pub(crate) address: String,
-    endpoint: Endpoint,
+    route: Route,
     dial: Dial,
     bearer: Bearer,
 }
@@ -310,19 +309,26 @@ impl Default for Dial {
 
 impl Dialer {
     fn new(options: &ClientOptions) -> Result<Self, Error> {
-        let endpoint = address::parse(&options.url)?;
-        let bearer = Bearer::new(options.token.as_deref())?;
+        let route = Route {
+            address: options.url.parse()?,
+            credentials: options.credentials.clone(),
+        };
+        let bearer = route.bearer()?;
         Ok(Self {
             address: options.url.clone(),
-            endpoint,
+            route,
             dial: Dial::default(),
             bearer,
         })
     }
 
+    fn endpoint(&self) -> Result<Endpoint, Error> {
+        Ok(address::tuned(self.route.endpoint()?))
+    }
+
     /// A new connection.
     pub(crate) async fn channel(&self) -> Result<Channel, Error> {
-        let connected = (self.dial.0)(self.endpoint.clone()).await;
+        let connected = (self.dial.0)(self.endpoint()?).await;
         connected.map_err(|error| Error::Unreachable {
             address: self.address.clone(),
             reason: root_cause(&error).unwrap_or_else(|| error.to_string()),
@@ -333,44 +339,5 @@ impl Dialer {
         LogServiceClient::with_interceptor(channel, self.bearer.clone())
             .max_decoding_message_size(MAX_DECODED_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
-    }
-}
-
-/// Adds the token to every call.
-#[derive(Clone)]
-pub struct Bearer(Option<MetadataValue<Ascii>>);
-
-impl std::fmt::Debug for Bearer {
-    /// Says whether there is a token, never which.
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(if self.0.is_some() {
-            "Bearer(hidden)"
-        } else {
-            "Bearer(none)"
-        })
-    }
-}
-
-impl Bearer {
-    fn new(token: Option<&str>) -> Result<Self, Error> {
-        let Some(token) = token else {
-            return Ok(Self(None));
-        };
-        if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(Error::BadToken);
-        }
-        let mut value: MetadataValue<Ascii> =
-            format!("Bearer {token}").parse().map_err(|_| Error::BadToken)?;
-        value.set_sensitive(true);
-        Ok(Self(Some(value)))
-    }
-}
-
-impl Interceptor for Bearer {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(value) = &self.0 {
-            request.metadata_mut().insert("authorization", value.clone());
-        }
-        Ok(request)
     }
 }

@@ -7,10 +7,9 @@ use tonic::{Code, Status};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    #[error("`{address}` is not the address of a relay: {cure}")]
-    BadAddress { address: String, cure: String },
-    #[error("the token cannot be sent: it must be printable ASCII without spaces")]
-    BadToken,
+    /// The address, the token or a file of certificates cannot be used; nothing was sent.
+    #[error(transparent)]
+    Dial(#[from] millstream_dial::DialError),
     #[error("cannot reach the relay at {address}: {reason}; is millstream-relay running there?")]
     Unreachable { address: String, reason: String },
     /// The relay was there and is not any more, or its connection is not.

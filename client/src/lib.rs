@@ -46,6 +46,7 @@ pub use backoff::Backoff;
 pub use client::{Agents, Client, ClientOptions, Connecting, DEFAULT_RELAY_URL, Streams, Watch};
 pub use error::Error;
 pub use join::{JoinedLine, LineJoiner};
+pub use millstream_dial::{Bearer, CredentialFlags, Credentials, DialError, Pin, TokenSource, Trust};
 pub use millstream_proto::block::{Line, OpenBlock};
 pub use millstream_proto::v1;
 pub use read::{Page, Pages, ReadOptions};

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use fake::{FakeRelay, Faults};
 use futures_util::StreamExt;
-use millstream_client::{Backoff, Client, ClientOptions, Error, Event, Start, Subscription, TailOptions};
+use millstream_client::{
+    Backoff, Client, ClientOptions, Credentials, Error, Event, Start, Subscription, TailOptions, TokenSource,
+};
 use tokio::time::timeout;
 
 fn options(start: Start, follow: bool) -> TailOptions {
@@ -308,10 +310,12 @@ async fn lists_are_paged_and_the_token_goes_with_every_call() {
     for stream_id in 1..=5 {
         relay.add_stream(stream_id, "build-1", "cargo");
     }
-    let token = Some("secret-1".to_owned());
     let client = Client::connect(ClientOptions {
         url: relay.url(),
-        token,
+        credentials: Credentials {
+            token: TokenSource::text("secret-1"),
+            ..Credentials::default()
+        },
     })
     .await
     .unwrap();

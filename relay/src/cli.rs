@@ -29,6 +29,35 @@ pub(crate) enum Command {
     /// Tokens for agents, programs and people; the relay may run meanwhile
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Certificates for trials and small installations, from an authority of one's own
+    #[command(subcommand)]
+    Certs(CertsCommand),
+}
+
+/// All of it works on `certs/` in the data directory unless `--dir` says otherwise.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CertsCommand {
+    /// Make an authority with a key of its own
+    Init {
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+    /// Make a certificate for the relay, or for the agents of a host
+    Issue {
+        /// Name or IP address by which the relay is reached, or the agents' host; may be given several times
+        #[arg(long, value_name = "NAME", required = true)]
+        name: Vec<String>,
+        /// It is for the agents of these hosts (tls_client_ca), not for a relay
+        #[arg(long)]
+        agent: bool,
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+    /// Print the pin of a certificate's key, for `--pin` of agents and programs
+    Pin {
+        #[arg(value_name = "FILE")]
+        cert: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::Status;
 
-use crate::auth::Access;
+use crate::auth::{Access, AuditQueue};
 use crate::ingest::IngestApi;
 use crate::metrics::Metrics;
 use crate::services;
@@ -295,6 +295,11 @@ impl Core {
     #[must_use]
     pub fn trouble(&self) -> watch::Receiver<Option<String>> {
         self.parts.trouble.subscribe()
+    }
+
+    /// Writes the audit until the core stops.
+    pub(crate) fn keep_audit(&self, queue: AuditQueue) -> impl Future<Output = ()> + Send + use<> {
+        queue.write(Arc::clone(&self.parts), self.parts.stop.clone())
     }
 
     /// Cancelled when [`Core::shutdown`] begins.

@@ -7,12 +7,14 @@
 //! everything up to `subscription` know nothing of HTTP.
 
 pub mod auth;
+pub mod certs;
 mod clock;
 pub mod config;
 mod core;
 pub mod filter;
 mod ingest;
 mod metrics;
+mod own_stream;
 pub mod selector;
 pub mod server;
 mod services;

@@ -7,15 +7,17 @@ mod cli;
 mod tokens;
 
 use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use millstream_relay::certs::{self, CertsError, Purpose};
 use millstream_relay::config::Config;
 use millstream_relay::server::Relay;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use cli::{Cli, Command};
+use cli::{CertsCommand, Cli, Command};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -32,6 +34,10 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(1, &error.to_string()),
         },
+        Command::Certs(command) => match certificates(&command, &config) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(1, &error.to_string()),
+        },
         Command::Serve => {
             start_log();
             match run(config) {
@@ -45,6 +51,32 @@ fn main() -> ExitCode {
 fn fail(status: u8, message: &str) -> ExitCode {
     eprintln!("millstream-relay: {message}");
     ExitCode::from(status)
+}
+
+fn certificates(command: &CertsCommand, config: &Config) -> Result<(), CertsError> {
+    let directory = |dir: &Option<PathBuf>| dir.clone().unwrap_or_else(|| config.data_dir.join("certs"));
+    match command {
+        CertsCommand::Init { dir } => {
+            let made = certs::init(&directory(dir))?;
+            println!("{}: give it to agents and programs (--ca)", made.cert.display());
+            println!(
+                "{}: keep it; who has it can pretend to be this relay",
+                made.key.display()
+            );
+        }
+        CertsCommand::Issue { name, agent, dir } => {
+            let purpose = if *agent { Purpose::Agent } else { Purpose::Relay };
+            let made = certs::issue(&directory(dir), name, purpose)?;
+            println!("tls_cert = \"{}\"", made.cert.display());
+            println!("tls_key = \"{}\"", made.key.display());
+            match purpose {
+                Purpose::Agent => eprintln!("copy both to the host, into agent.toml"),
+                Purpose::Relay => eprintln!("for relay.toml; its pin is {}", made.pin),
+            }
+        }
+        CertsCommand::Pin { cert } => println!("{}", certs::pin(cert)?),
+    }
+    Ok(())
 }
 
 /// The log goes to standard error: standard output is for the one line that says where the relay is.
@@ -79,7 +111,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let relay = Relay::start(config).await?;
     let mut output = std::io::stdout();
     // Nobody has to read this line.
-    let _ = writeln!(output, "millstream-relay listening on http://{}", relay.address());
+    let _ = writeln!(output, "millstream-relay listening on {}", relay.url());
     let _ = output.flush();
     tokio::select! {
         _ = interrupt.recv() => {}

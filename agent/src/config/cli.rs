@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use millstream_dial::CredentialFlags;
+
 use super::settings::parse_duration;
 
 /// Sends the lines of files and commands of this host to a Millstream relay.
@@ -71,6 +73,9 @@ pub struct GlobalArgs {
     /// Name of this host.
     #[arg(long, global = true, env = "MILLSTREAM_HOST", value_name = "NAME")]
     pub host: Option<String>,
+    /// How to know the relay, and how to be known; the token itself can be in MILLSTREAM_TOKEN.
+    #[command(flatten)]
+    pub credentials: CredentialFlags,
 }
 
 #[derive(Debug, Subcommand)]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use millstream_dial::CredentialFlags;
 use serde::Deserialize;
 
 use super::{ConfigError, keys, settings};
@@ -17,6 +18,7 @@ pub(super) struct ConfigFile {
     pub(super) relay: Option<Vec<String>>,
     pub(super) data_dir: Option<PathBuf>,
     pub(super) host: Option<String>,
+    pub(super) credentials: CredentialFlags,
     pub(super) labels: BTreeMap<String, String>,
     pub(super) compress_level: Option<i32>,
     pub(super) mask: MaskRules,
@@ -29,6 +31,7 @@ impl Default for ConfigFile {
             relay: None,
             data_dir: None,
             host: None,
+            credentials: CredentialFlags::default(),
             labels: BTreeMap::new(),
             compress_level: Some(DEFAULT_COMPRESS_LEVEL),
             mask: MaskRules::default(),
@@ -46,6 +49,12 @@ struct Raw {
     data_dir: Option<PathBuf>,
     host: Option<String>,
     compress_level: Option<i32>,
+    ca: Option<PathBuf>,
+    pin: Option<OneOrMany>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    token_file: Option<PathBuf>,
+    insecure_no_tls: Option<bool>,
     #[serde(default)]
     labels: BTreeMap<String, String>,
     #[serde(default)]
@@ -66,6 +75,15 @@ struct RawPath {
 enum OneOrMany {
     One(String),
     Many(Vec<String>),
+}
+
+impl OneOrMany {
+    fn into_list(self) -> Vec<String> {
+        match self {
+            Self::One(one) => vec![one],
+            Self::Many(list) => list,
+        }
+    }
 }
 
 impl ConfigFile {
@@ -119,12 +137,26 @@ impl ConfigFile {
                 return Err(ConfigError::new(place, problem));
             }
         };
-        let relay = raw.relay.map(|relay| match relay {
-            OneOrMany::One(relay) => vec![relay],
-            OneOrMany::Many(relays) => relays,
-        });
+        let pin = raw.pin.map_or_else(Vec::new, OneOrMany::into_list);
+        let pin = pin
+            .iter()
+            .map(|pin| pin.parse())
+            .collect::<Result<_, millstream_dial::DialError>>()
+            .map_err(|error| ConfigError::new(format!("{place}: pin"), error.to_string()))?;
+        if raw.tls_cert.is_some() != raw.tls_key.is_some() {
+            let problem = "tls_cert and tls_key belong together; set both, or none";
+            return Err(ConfigError::new(place, problem));
+        }
         Ok(Self {
-            relay,
+            relay: raw.relay.map(OneOrMany::into_list),
+            credentials: CredentialFlags {
+                ca: raw.ca,
+                pin,
+                tls_cert: raw.tls_cert,
+                tls_key: raw.tls_key,
+                token_file: raw.token_file,
+                insecure_no_tls: raw.insecure_no_tls,
+            },
             data_dir: raw.data_dir,
             host: raw.host,
             labels: raw.labels,

@@ -10,8 +10,14 @@ use crate::plugins::catalog::Catalog;
 use crate::sources::registry::{self, COMMON_SETTINGS, PLUGIN_SETTINGS, PLUGINS};
 
 /// Keys at the top of the file.
-const TOP_KEYS: [&str; 8] = [
+const TOP_KEYS: [&str; 14] = [
     "relay",
+    "ca",
+    "pin",
+    "tls_cert",
+    "tls_key",
+    "token_file",
+    "insecure_no_tls",
     "data_dir",
     "host",
     "compress_level",

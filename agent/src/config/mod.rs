@@ -8,6 +8,8 @@ mod settings;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use millstream_dial::{Credentials, Route};
+
 use crate::edge::EdgeSettings;
 use crate::sources::{SourceConfig, common_edge};
 
@@ -19,6 +21,9 @@ use file::ConfigFile;
 
 /// Relay that is used when none is named.
 pub const DEFAULT_RELAY: &str = "http://127.0.0.1:7171";
+
+/// Holds the token, when no file does. What the agent starts does not get it.
+pub const TOKEN_VARIABLE: &str = "MILLSTREAM_TOKEN";
 
 /// Labels that the relay gives; users may not.
 const BUILT_IN_LABELS: [&str; 5] = ["host", "agent", "source", "path", "run"];
@@ -44,6 +49,8 @@ impl ConfigError {
 #[derive(Debug)]
 pub struct Settings {
     pub relays: Vec<String>,
+    /// How to know the relays, and how to be known.
+    pub credentials: Credentials,
     pub data_dir: PathBuf,
     pub host: String,
     pub labels: BTreeMap<String, String>,
@@ -68,8 +75,10 @@ impl Settings {
         let relays = non_empty(args.relay.clone())
             .or(file.relay)
             .unwrap_or_else(|| vec![DEFAULT_RELAY.to_owned()]);
+        let token = std::env::var(TOKEN_VARIABLE).ok();
+        let credentials = args.credentials.clone().over(file.credentials, token);
         for relay in &relays {
-            check_relay(relay)?;
+            check_relay(relay, &credentials)?;
         }
         let mut labels = file.labels;
         labels.extend(args.label.iter().cloned());
@@ -98,6 +107,7 @@ impl Settings {
             edge,
             warnings,
             relays,
+            credentials,
             data_dir,
             host,
             labels,
@@ -121,23 +131,18 @@ fn non_empty(list: Vec<String>) -> Option<Vec<String>> {
     (!list.is_empty()).then_some(list)
 }
 
-fn check_relay(relay: &str) -> Result<(), ConfigError> {
-    let place = format!("relay {relay:?}");
-    if relay.starts_with("https://") {
-        return Err(ConfigError::new(
-            place,
-            "TLS is not supported yet; use http:// inside a trusted network",
-        ));
-    }
-    let well_formed = relay.strip_prefix("http://").is_some_and(|rest| !rest.is_empty())
-        && tonic::transport::Endpoint::from_shared(relay.to_owned()).is_ok();
-    if well_formed {
-        return Ok(());
-    }
-    Err(ConfigError::new(
-        place,
-        format!("is no relay address; write it like {DEFAULT_RELAY}"),
-    ))
+/// Everything that can be known to be wrong before the relay is called: addresses, files that are not there, a
+/// token that would go over a plain network.
+fn check_relay(relay: &str, credentials: &Credentials) -> Result<(), ConfigError> {
+    let place = || format!("relay {:?}", relay.chars().take(200).collect::<String>());
+    let problem = |error: millstream_dial::DialError| ConfigError::new(place(), error.to_string());
+    let route = Route {
+        address: relay.parse().map_err(problem)?,
+        credentials: credentials.clone(),
+    };
+    route.bearer().map_err(problem)?;
+    route.endpoint().map_err(problem)?;
+    Ok(())
 }
 
 fn check_labels(place: &str, labels: &BTreeMap<String, String>) -> Result<(), ConfigError> {

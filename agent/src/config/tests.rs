@@ -95,8 +95,10 @@ fn values_that_cannot_be_used_say_what_to_write() {
         ),
         ("[sources.a]\nplugin = \"exec\"\ncommand = \"make\"", "sources.a"),
         ("[sources.a]\nplugin = \"tail\"", "path"),
-        ("relay = \"https://a:1\"", "TLS"),
-        ("relay = \"a:1\"", "http://127.0.0.1:7171"),
+        ("relay = \"ftp://a:1\"", "http://127.0.0.1:7171"),
+        ("relay = \"a:1\"", "https://a:1"),
+        ("pin = \"sha256:x\"", "certs pin"),
+        ("tls_cert = \"a.pem\"", "tls_key"),
         ("[labels]\nhost = \"x\"", "built-in"),
         ("relay = ", "agent.toml"),
     ];

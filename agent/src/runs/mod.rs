@@ -22,6 +22,7 @@ use millstream_proto::v1;
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
+use crate::config::TOKEN_VARIABLE;
 use crate::sources::process::CommandSpec;
 
 const DESCRIPTION: &str = "run.json";
@@ -201,6 +202,7 @@ impl Runs {
         tokio::process::Command::new(&self.program)
             .arg("supervise-run")
             .arg(path)
+            .env_remove(TOKEN_VARIABLE)
             .stdin(Stdio::from(lock))
             .stdout(Stdio::null())
             .stderr(Stdio::from(log))

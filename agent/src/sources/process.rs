@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tracing::warn;
 
+use crate::config::TOKEN_VARIABLE;
 use crate::lines::{LineSplitter, OPEN_LINE_WAIT};
 use crate::outbox::{StreamWriter, WriteError, now_unix_us};
 
@@ -104,6 +105,7 @@ pub(super) fn spawn_plain(spec: &CommandSpec) -> io::Result<Child> {
     let mut command = Command::new(program);
     command
         .args(arguments)
+        .env_remove(TOKEN_VARIABLE)
         .envs(&spec.env)
         .stdin(if spec.inherit_stdin {
             Stdio::inherit()
@@ -128,7 +130,10 @@ fn spawn_on_pty(
     let (pty, pts) = pty_process::open().map_err(io::Error::other)?;
     pty.resize(pty_process::Size::new(size.rows, size.columns))
         .map_err(io::Error::other)?;
-    let mut command = pty_process::Command::new(program).args(arguments).envs(&spec.env);
+    let mut command = pty_process::Command::new(program)
+        .args(arguments)
+        .env_remove(TOKEN_VARIABLE)
+        .envs(&spec.env);
     if let Some(cwd) = &spec.cwd {
         command = command.current_dir(cwd);
     }

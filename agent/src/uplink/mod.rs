@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use millstream_dial::{Credentials, Route};
 use millstream_proto::limits::MAX_MESSAGE_BYTES;
 use millstream_proto::v1;
 use millstream_proto::v1::ingest_service_client::IngestServiceClient;
@@ -41,6 +42,8 @@ const REFUSED_WAIT: Duration = Duration::from_secs(30);
 pub struct UplinkConfig {
     /// Tried in turn.
     pub relays: Vec<String>,
+    /// How to know the relays, and how to be known; files in it are read for each session.
+    pub credentials: Credentials,
     pub agent_id: String,
     pub host: String,
     pub labels: BTreeMap<String, String>,
@@ -139,9 +142,16 @@ impl Uplink {
         complaint: &mut Complaint,
         stop: &CancellationToken,
     ) -> Result<SessionEnd, SessionError> {
-        let endpoint = endpoint(url).map_err(SessionError::Connect)?;
-        let channel = (self.dial)(endpoint).await.map_err(SessionError::Connect)?;
-        let mut client = IngestServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let route = Route {
+            address: url.parse()?,
+            credentials: self.config.credentials.clone(),
+        };
+        let bearer = route.bearer()?;
+        let channel = (self.dial)(tuned(route.endpoint()?))
+            .await
+            .map_err(SessionError::Connect)?;
+        let mut client = IngestServiceClient::with_interceptor(channel, bearer)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES);
         let hello = v1::Hello {
             protocol_version: millstream_proto::PROTOCOL_VERSION,
             agent_id: self.config.agent_id.clone(),
@@ -156,15 +166,15 @@ impl Uplink {
     }
 }
 
-fn endpoint(url: &str) -> Result<Endpoint, tonic::transport::Error> {
-    Ok(Endpoint::from_shared(url.to_owned())?
+fn tuned(endpoint: Endpoint) -> Endpoint {
+    endpoint
         .tcp_nodelay(true)
         .connect_timeout(CONNECT_TIMEOUT)
         .initial_stream_window_size(RECEIVE_STREAM_WINDOW_BYTES)
         .initial_connection_window_size(RECEIVE_CONNECTION_WINDOW_BYTES)
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-        .keep_alive_while_idle(true))
+        .keep_alive_while_idle(true)
 }
 
 fn report_refusal(url: &str, agent_id: &str, status: &tonic::Status) {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use millstream_dial::{Bearer, DialError};
 use millstream_proto::v1;
 use millstream_proto::v1::ingest_service_client::IngestServiceClient;
 use millstream_proto::v1::push_request::Message as Outgoing;
@@ -10,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 use tracing::warn;
@@ -33,6 +35,8 @@ pub(super) enum SessionEnd {
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SessionError {
+    #[error(transparent)]
+    Dial(#[from] DialError),
     #[error("cannot connect: {}", root_cause(.0))]
     Connect(tonic::transport::Error),
     #[error("no welcome within {} s", WELCOME_TIMEOUT.as_secs())]
@@ -53,9 +57,12 @@ impl SessionError {
 
     fn of(status: Status, welcomed: bool) -> Self {
         match status.code() {
-            Code::Aborted | Code::FailedPrecondition | Code::InvalidArgument | Code::Unimplemented => {
-                Self::Refused(status)
-            }
+            Code::Aborted
+            | Code::FailedPrecondition
+            | Code::InvalidArgument
+            | Code::Unimplemented
+            | Code::PermissionDenied
+            | Code::Unauthenticated => Self::Refused(status),
             _ if welcomed => Self::Lost(status),
             _ => Self::Open(status),
         }
@@ -80,7 +87,7 @@ pub(super) struct Session {
 
 /// Says hello and waits for the welcome.
 pub(super) async fn open(
-    client: &mut IngestServiceClient<Channel>,
+    client: &mut IngestServiceClient<InterceptedService<Channel, Bearer>>,
     hello: v1::Hello,
 ) -> Result<Session, SessionError> {
     let (requests, receiver) = mpsc::channel(REQUEST_QUEUE);

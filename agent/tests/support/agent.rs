@@ -10,6 +10,7 @@ use millstream_agent::config::cli::GlobalArgs;
 use millstream_agent::health::HealthBoard;
 use millstream_agent::runs::Runs;
 use millstream_agent::uplink::UplinkConfig;
+use millstream_dial::Credentials;
 use tokio::process::Command;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +36,7 @@ impl RunningAgent {
         let settings = Settings::load(&args).unwrap();
         let uplink = UplinkConfig {
             relays: vec![relay.to_owned()],
+            credentials: Credentials::default(),
             agent_id: agent_id.to_owned(),
             host: "test-host".to_owned(),
             labels: BTreeMap::new(),

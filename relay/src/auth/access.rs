@@ -14,6 +14,7 @@ use tonic::{Code, Status};
 use super::cut::{Call, Calls};
 use super::{Role, Rule};
 use crate::clock::now_unix_us;
+use crate::own_stream::RELAY_AGENT_ID;
 use crate::selector::{Selector, SelectorError};
 
 /// Who somebody is and what they may do where.
@@ -35,6 +36,18 @@ pub struct Access {
 pub(crate) struct Refusal {
     pub(crate) code: Code,
     pub(crate) message: String,
+    /// Who it was, when that was known already.
+    pub(crate) who: Option<String>,
+}
+
+impl Refusal {
+    pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            who: None,
+        }
+    }
 }
 
 impl Access {
@@ -66,6 +79,17 @@ impl Access {
             last_used_unix_us: AtomicI64::new(0),
             calls: Mutex::default(),
         }
+    }
+
+    /// The same rights with calls of their own: what ends one of them leaves the other as it is.
+    pub(crate) fn for_browser(&self) -> Arc<Self> {
+        let who = format!("{} in a browser", self.who);
+        Arc::new(Self::with(who, self.role, &self.scope_text, self.scope.clone()))
+    }
+
+    /// Why it was withdrawn; `None`: it was not.
+    pub(crate) fn withdrawn(&self) -> Option<&'static str> {
+        self.lock().ended()
     }
 
     /// Who it is, for people: the audit and `Command.principal`.
@@ -108,8 +132,8 @@ impl Access {
         };
         let denied = |message: String| {
             Err(Refusal {
-                code: Code::PermissionDenied,
-                message,
+                who: Some(self.who.clone()),
+                ..Refusal::new(Code::PermissionDenied, message)
             })
         };
         match rule {
@@ -121,7 +145,7 @@ impl Access {
                 "this is about the whole relay, and {} may only see {}",
                 self.who, self.scope_text
             )),
-            Rule::Open | Rule::Needs(_) | Rule::NeedsWithoutScope(_) => Ok(()),
+            Rule::Open | Rule::OpenToOwnPages | Rule::Needs(_) | Rule::NeedsWithoutScope(_) => Ok(()),
         }
     }
 
@@ -193,7 +217,7 @@ fn found(access: Option<&Arc<Access>>) -> Result<Arc<Access>, Status> {
 
 /// What the relay writes itself (the audit) is for admins.
 fn not_of_the_relay() -> Selector {
-    Selector::parse("agent!=\"@relay\"").expect("it is a selector")
+    Selector::parse(&format!("agent!=\"{RELAY_AGENT_ID}\"")).expect("it is a selector")
 }
 
 #[cfg(test)]
@@ -209,7 +233,7 @@ mod tests {
 
     #[test]
     fn the_relays_own_streams_exist_for_admins_and_where_nobody_is_asked() {
-        let audit = labels(&[("agent", "@relay"), ("source", "audit")]);
+        let audit = labels(&[("agent", RELAY_AGENT_ID), ("source", "audit")]);
         for role in [Role::Agent, Role::Viewer, Role::Operator] {
             let access = Access::new("x", role, "").unwrap();
             assert!(!access.sees(&audit), "{role}");
@@ -244,7 +268,7 @@ mod tests {
         let access = Access::new("x", Role::Agent, "host=build-7,source in (cargo,npm)").unwrap();
         assert!(access.may_send_as("a", "build-7"));
         assert!(!access.may_send_as("a", "build-8"));
-        assert!(!access.may_send_as("@relay", "build-7"));
+        assert!(!access.may_send_as(RELAY_AGENT_ID, "build-7"));
         let stream = |source| labels(&[("agent", "a"), ("host", "build-7"), ("source", source)]);
         assert!(access.sees(&stream("npm")));
         assert!(!access.sees(&stream("make")));

@@ -3,15 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header;
+use http::{Method, header};
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
 use super::access::Refusal;
+use super::audit::{Audit, Event};
 use super::book::Book;
 use super::origin::WebPolicy;
+use super::sessions::{CookieKind, Sessions};
 use super::token_file::{TokenError, TokenFile};
-use super::{Access, Rule};
+use super::{Access, Role, Rule};
+use crate::server::Peer;
 
 /// How often the token file is looked at: a revocation is effective within this, and a little.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -30,12 +33,15 @@ pub(crate) struct Authority {
     warnings: Vec<String>,
     /// Everybody can reach the port, so the name by which it was called tells nothing.
     is_reachable: bool,
+    sessions: Sessions,
+    cookie: CookieKind,
+    audit: Audit,
 }
 
 impl Authority {
     /// # Errors
     /// The token file cannot be used.
-    pub(crate) fn new(options: AuthOptions) -> Result<Self, TokenError> {
+    pub(crate) fn new(options: AuthOptions, audit: Audit) -> Result<Self, TokenError> {
         Ok(Self {
             everybody: (!options.asks)
                 .then(|| Access::unrestricted("somebody (nobody is asked for a token)")),
@@ -43,7 +49,14 @@ impl Authority {
             web: options.web,
             warnings: options.warnings,
             is_reachable: options.is_reachable,
+            sessions: Sessions::default(),
+            cookie: options.cookie,
+            audit,
         })
+    }
+
+    pub(crate) fn audit(&self) -> &Audit {
+        &self.audit
     }
 
     /// Whether callers need a token.
@@ -61,10 +74,7 @@ impl Authority {
 
     /// Whether the page that the request comes from may call.
     pub(crate) fn check_site(&self, request: &http::request::Parts) -> Result<(), Refusal> {
-        let denied = |message| Refusal {
-            code: Code::PermissionDenied,
-            message,
-        };
+        let denied = |message| Refusal::new(Code::PermissionDenied, message);
         let (uri, headers) = (&request.uri, &request.headers);
         self.web.check_origin(uri, headers).map_err(denied)?;
         if self.everybody.is_some() && !self.is_reachable {
@@ -79,19 +89,100 @@ impl Authority {
             return Ok(Some(Arc::clone(everybody)));
         }
         let Some(value) = request.headers.get(header::AUTHORIZATION) else {
-            return Ok(None);
+            if let Some(secret) = self.cookie.read(&request.headers) {
+                return self.by_session(secret, request);
+            }
+            return Ok(request.extensions.get().and_then(by_certificate));
         };
         let token = value
             .to_str()
             .ok()
             .and_then(bearer)
             .ok_or_else(|| unauthenticated("the header authorization must be `Bearer TOKEN`"))?;
-        match self.book.find(token) {
+        match self.find_token(token) {
             Some(access) => Ok(Some(access)),
-            None => Err(unauthenticated(
-                "the token is not valid: it is unknown, revoked or expired; ask for another one",
-            )),
+            None => Err(unauthenticated(BAD_TOKEN)),
         }
+    }
+
+    /// A token that was made a moment ago works at once: the file is looked at before it is refused. That is one small
+    /// read after each change, and one question to the file system for each token that is wrong.
+    fn find_token(&self, token: &str) -> Option<Arc<Access>> {
+        self.book.find(token).or_else(|| {
+            if !self.book.is_stale() {
+                return None;
+            }
+            self.look(false);
+            self.book.find(token)
+        })
+    }
+
+    fn by_session(
+        &self,
+        secret: &str,
+        request: &http::request::Parts,
+    ) -> Result<Option<Arc<Access>>, Refusal> {
+        // Browsers say with every POST where it comes from (which was checked before); what says nothing is none,
+        // and has no use for a cookie.
+        let says_where =
+            request.headers.contains_key(header::ORIGIN) || request.headers.contains_key("sec-fetch-site");
+        if request.method == Method::POST && !says_where {
+            return Err(Refusal::new(
+                Code::PermissionDenied,
+                "a session is for browsers; programs send the header `authorization: Bearer TOKEN`",
+            ));
+        }
+        match self.sessions.find(secret) {
+            Some(access) => Ok(Some(access)),
+            None => Err(unauthenticated("the session is over; log in again")),
+        }
+    }
+
+    /// Begins a session with a token. Returns who it is and the cookie to set.
+    pub(crate) fn log_in(&self, token: &str, from: String) -> Result<(Arc<Access>, String), Refusal> {
+        let refused = |refusal: Refusal| {
+            self.audit.tell(Event::Refused {
+                who: "somebody who logs in".to_owned(),
+                from: from.clone(),
+                call: "POST /api/session".to_owned(),
+                why: refusal.message.clone(),
+            });
+            refusal
+        };
+        if !self.asks() {
+            return Err(Refusal::new(
+                Code::InvalidArgument,
+                "this relay asks nobody to log in",
+            ));
+        }
+        let access = self
+            .find_token(token)
+            .ok_or_else(|| refused(unauthenticated(BAD_TOKEN)))?;
+        access.check(Rule::Needs(Role::Viewer)).map_err(refused)?;
+        let (secret, lifetime_secs) = self
+            .sessions
+            .begin(&access)
+            .map_err(|error| refused(Refusal::new(Code::ResourceExhausted, error.to_string())))?;
+        self.audit.tell(Event::Login {
+            who: access.who().to_owned(),
+            from,
+        });
+        Ok((access, self.cookie.set(Some(&secret), lifetime_secs)))
+    }
+
+    /// Ends the session of a request, if it has one. Returns the cookie that makes the browser forget it.
+    pub(crate) fn log_out(&self, headers: &http::HeaderMap, from: String) -> String {
+        if let Some(access) = self
+            .cookie
+            .read(headers)
+            .and_then(|secret| self.sessions.end(secret))
+        {
+            self.audit.tell(Event::Logout {
+                who: access.who().to_owned(),
+                from,
+            });
+        }
+        self.cookie.set(None, 0)
     }
 
     /// Who it is, if they may make a call with this rule.
@@ -134,10 +225,12 @@ impl Authority {
             Ok(changes) => {
                 for change in changes {
                     tracing::info!("{change}");
+                    self.audit.tell(change.into());
                 }
             }
             Err(error) => tracing::error!(%error, "the tokens that were known stay valid"),
         }
+        self.sessions.sweep();
         if saves && let Err(error) = self.book.save_use() {
             tracing::warn!(%error, "could not write down when tokens were used");
         }
@@ -154,13 +247,28 @@ pub(crate) struct AuthOptions {
     pub(crate) warnings: Vec<String>,
     /// The relay listens on more than loopback.
     pub(crate) is_reachable: bool,
+    pub(crate) cookie: CookieKind,
+}
+
+const BAD_TOKEN: &str = "the token is not valid: it is unknown, revoked or expired; ask for another one";
+
+/// An agent that its certificate names: it may send for the hosts that stand in it.
+fn by_certificate(peer: &Peer) -> Option<Arc<Access>> {
+    if peer.host_names.is_empty() {
+        return None;
+    }
+    let hosts = peer.host_names.join(",");
+    // The names have no characters that a selector reads as anything else.
+    Access::new(
+        format!("the certificate of {hosts}"),
+        Role::Agent,
+        &format!("host in ({hosts})"),
+    )
+    .ok()
 }
 
 fn unauthenticated(message: &str) -> Refusal {
-    Refusal {
-        code: Code::Unauthenticated,
-        message: message.to_owned(),
-    }
+    Refusal::new(Code::Unauthenticated, message)
 }
 
 /// The token of `Bearer TOKEN`; the scheme's case does not matter (RFC 9110, 11.1).

@@ -9,6 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use serde::{Deserialize, Serialize};
 
 use super::Access;
+use super::audit::Event;
 use super::secret::SecretHash;
 use super::token_file::{Stamp, Token, TokenError, TokenFile, now_unix, replace};
 
@@ -60,6 +61,24 @@ impl std::fmt::Display for TokenChange {
     }
 }
 
+impl From<TokenChange> for Event {
+    fn from(change: TokenChange) -> Self {
+        match change {
+            TokenChange::Created(token) => Self::TokenCreated {
+                token: token.display_name(),
+                role: token.role.name(),
+                scope: token.scope,
+            },
+            TokenChange::Revoked(token) => Self::TokenRevoked {
+                token: token.display_name(),
+            },
+            TokenChange::Expired(token) => Self::TokenExpired {
+                token: token.display_name(),
+            },
+        }
+    }
+}
+
 /// What the relay itself keeps about tokens, in `auth/token-use.json`.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenUse {
@@ -88,6 +107,11 @@ impl Book {
         }
         access.touch();
         Some(Arc::clone(access))
+    }
+
+    /// Whether the file is not as it was read.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.read().stamp != self.file.stamp()
     }
 
     /// Whether nobody could log in.

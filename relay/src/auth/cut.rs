@@ -51,6 +51,10 @@ impl Calls {
         id
     }
 
+    pub(super) fn ended(&self) -> Option<&'static str> {
+        self.ended
+    }
+
     pub(super) fn end(&mut self, reason: &'static str) {
         self.ended.get_or_insert(reason);
         for (_, flag) in self.running.drain() {

@@ -15,9 +15,11 @@ use tonic::{Code, Status};
 use tower::Service;
 
 use super::access::Refusal;
+use super::audit::{self, Audit, Event};
 use super::authority::Authority;
 use super::cut::{CutBody, CutEnd};
-use super::{Rule, rules};
+use super::{Role, Rule, rules};
+use crate::server::Peer;
 
 /// Which side of the port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,28 +62,86 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let side = self.side;
         let (mut parts, body) = request.into_parts();
-        let admitted = side
-            .rule(&parts)
-            .and_then(|rule| decide(&self.authority, rule, &parts));
+        let report = Report::of(&self.authority, &parts);
+        let admitted = side.rule(&parts).and_then(|rule| {
+            let access = decide(&self.authority, rule, &parts)?;
+            if let (Rule::Needs(Role::Operator | Role::Admin), Some(access)) = (rule, &access) {
+                report.control(access);
+            }
+            Ok(access)
+        });
         let access = match admitted {
             Ok(access) => access,
-            Err(refusal) => return Box::pin(std::future::ready(Ok(side.refuse(&refusal)))),
+            Err(refusal) => {
+                report.refused(&refusal);
+                return Box::pin(std::future::ready(Ok(side.refuse(&refusal))));
+            }
         };
         let Some(access) = access else {
             return Box::pin(self.inner.call(Request::from_parts(parts, body)));
         };
         let call = access.begin();
+        let who = access.who().to_owned();
         parts.extensions.insert(access);
         let answer = self.inner.call(Request::from_parts(parts, body));
         Box::pin(async move {
             match call.guard(answer).await {
-                Ok(answer) => Ok(answer?.map(|body| Body::new(CutBody::new(body, call, side.cut_end())))),
-                Err(status) => Ok(side.refuse(&Refusal {
-                    code: status.code(),
-                    message: status.message().to_owned(),
-                })),
+                Ok(answer) => {
+                    let answer = answer?;
+                    // A service that looks further than the table said no, before it sent anything.
+                    if let Some(status) = Status::from_header_map(answer.headers())
+                        && status.code() == Code::PermissionDenied
+                    {
+                        report.refused(&Refusal {
+                            who: Some(who),
+                            ..Refusal::new(status.code(), status.message())
+                        });
+                    }
+                    Ok(answer.map(|body| Body::new(CutBody::new(body, call, side.cut_end()))))
+                }
+                Err(status) => Ok(side.refuse(&Refusal::new(status.code(), status.message()))),
             }
         })
+    }
+}
+
+/// What the audit needs of a request.
+struct Report {
+    audit: Audit,
+    from: String,
+    call: String,
+}
+
+impl Report {
+    fn of(authority: &Authority, parts: &http::request::Parts) -> Self {
+        Self {
+            audit: authority.audit().clone(),
+            from: audit::from(parts.extensions.get::<Peer>().and_then(|peer| peer.address)),
+            call: audit::shortened(&format!("{} {}", parts.method, parts.uri.path())),
+        }
+    }
+
+    fn control(&self, access: &super::Access) {
+        self.audit.tell(Event::Control {
+            who: access.who().to_owned(),
+            from: self.from.clone(),
+            call: self.call.clone(),
+        });
+    }
+
+    /// What does not exist is no refusal.
+    fn refused(&self, refusal: &Refusal) {
+        if matches!(refusal.code, Code::Unauthenticated | Code::PermissionDenied) {
+            self.audit.tell(Event::Refused {
+                who: refusal
+                    .who
+                    .clone()
+                    .unwrap_or_else(|| "somebody unknown".to_owned()),
+                from: self.from.clone(),
+                call: self.call.clone(),
+                why: audit::shortened(&refusal.message),
+            });
+        }
     }
 }
 
@@ -98,6 +158,10 @@ fn decide(
         });
     }
     authority.check_site(parts)?;
+    if rule == Rule::OpenToOwnPages {
+        // Logging out ends every call of the session, and must not end its own answer.
+        return Ok(None);
+    }
     authority.admit(rule, parts).map(Some)
 }
 
@@ -122,14 +186,14 @@ impl Side {
         };
         rule.ok_or_else(|| {
             let is_other_method = self == Self::Http && rules::of_http(&Method::GET, path).is_some();
-            Refusal {
-                code: if is_other_method {
+            Refusal::new(
+                if is_other_method {
                     Code::Unimplemented
                 } else {
                     refusal.0
                 },
-                message: refusal.1.to_owned(),
-            }
+                refusal.1,
+            )
         })
     }
 

@@ -3,10 +3,12 @@
 //! In the order in which a request meets them: [`guard`] is the layer in front of everything that the relay
 //! serves, [`rules`] the table of what each call needs, [`authority`] decides, by what browsers say about
 //! where a request comes from ([`origin`]) and by whose token it carries ([`book`], from the [`token_file`]).
+//! People log in with a browser for a [`sessions`] cookie; the [`audit`] says who did what and who was refused.
 //! What the caller may see is an [`access`], which a service gets with the call; [`cut`] ends calls when the
 //! right to make them ends. Services know `Access` and nothing else of this.
 
 mod access;
+mod audit;
 mod authority;
 mod book;
 mod cut;
@@ -15,6 +17,7 @@ mod origin;
 mod role;
 pub mod rules;
 mod secret;
+mod sessions;
 mod token_file;
 
 use std::sync::Arc;
@@ -26,11 +29,15 @@ pub use book::TokenUse;
 pub use origin::PublicUrl;
 pub use role::{Role, UnknownRole};
 pub use rules::Rule;
+pub use secret::NoRandomness;
 pub use token_file::{NewToken, TOKEN_PREFIX, Token, TokenError, TokenFile};
 
+pub(crate) use audit::{Audit, AuditQueue, Event, from};
 pub(crate) use authority::{AuthOptions, Authority};
 pub(crate) use guard::{Guard, Side};
 pub(crate) use origin::WebPolicy;
+pub(crate) use secret::random_id;
+pub(crate) use sessions::CookieKind;
 
 /// A layer that lets everybody do everything: for tests and simulations that put a core without a port behind a
 /// transport of their own.

@@ -47,6 +47,12 @@ impl PublicUrl {
 /// Why a request is not served; a sentence.
 pub(crate) type CrossSite = String;
 
+impl PublicUrl {
+    pub(crate) fn is_https(&self) -> bool {
+        self.origin.starts_with("https://")
+    }
+}
+
 impl WebPolicy {
     /// Whether the request may come from where the browser says.
     pub(crate) fn check_origin(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), CrossSite> {

@@ -9,6 +9,8 @@ use super::Role;
 pub enum Rule {
     /// Everybody, also without a token.
     Open,
+    /// The same, but not from web pages of others: it changes who the browser is.
+    OpenToOwnPages,
     /// Somebody whose role covers this one; the scope narrows what they see.
     Needs(Role),
     /// The same, and no scope: what it tells is about the whole relay.
@@ -71,6 +73,7 @@ pub fn of_http(method: &Method, path: &str) -> Option<Rule> {
         "/metrics" if reads => Some(Rule::NeedsWithoutScope(Role::Viewer)),
         // Who is logged in; logging in and out.
         "/api/session" if reads => Some(Rule::Open),
+        "/api/session" if method == Method::POST || method == Method::DELETE => Some(Rule::OpenToOwnPages),
         _ if !path.starts_with("/api/") => {
             // The web client's files: the same for everybody, and needed to log in.
             reads.then_some(Rule::Open)

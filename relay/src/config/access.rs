@@ -25,8 +25,8 @@ pub struct AccessConfig {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AccessError {
     #[error(
-        "{0} can be reached by others, and there is no TLS: listen on 127.0.0.1 and put a proxy with TLS in front, or \
-         give up that nobody on the way reads and changes logs and copies tokens, with --insecure-no-tls"
+        "{0} can be reached by others, and there is no TLS: set tls_cert and tls_key (`millstream-relay certs init` and \
+         `certs issue` make them for a trial), or listen on 127.0.0.1 and put a proxy with TLS in front, or give up that nobody on the way reads and changes logs and copies tokens, with --insecure-no-tls"
     )]
     NoTls(SocketAddr),
     #[error(
@@ -39,7 +39,7 @@ pub enum AccessError {
 }
 
 impl AccessConfig {
-    pub(super) fn new(listen: SocketAddr, wishes: &AccessWishes) -> Result<Self, AccessError> {
+    pub(super) fn new(listen: SocketAddr, has_tls: bool, wishes: &AccessWishes) -> Result<Self, AccessError> {
         let is_reachable = !listen.ip().is_loopback();
         if wishes.insecure_no_auth && wishes.auth == Some(true) {
             return Err(AccessError::Contradiction);
@@ -47,13 +47,13 @@ impl AccessConfig {
         if is_reachable && wishes.auth == Some(false) && !wishes.insecure_no_auth {
             return Err(AccessError::NoAuth(listen));
         }
-        if is_reachable && !wishes.insecure_no_tls {
+        if is_reachable && !has_tls && !wishes.insecure_no_tls {
             return Err(AccessError::NoTls(listen));
         }
         Ok(Self {
             is_reachable,
             asks: wishes.auth.unwrap_or(is_reachable && !wishes.insecure_no_auth),
-            gives_up_tls: is_reachable,
+            gives_up_tls: is_reachable && !has_tls,
         })
     }
 
@@ -135,7 +135,7 @@ mod tests {
             insecure_no_auth: no_auth,
             insecure_no_tls: no_tls,
         };
-        AccessConfig::new(listen.parse().unwrap(), &wishes)
+        AccessConfig::new(listen.parse().unwrap(), false, &wishes)
     }
 
     const LOCAL: &str = "127.0.0.1:1";
@@ -172,6 +172,8 @@ mod tests {
         assert!(tokens.asks);
         assert_eq!(tokens.warnings().len(), 1);
         assert!(tokens.warnings()[0].contains("--insecure-no-tls"));
+        let tls = AccessConfig::new(OPEN.parse().unwrap(), true, &AccessWishes::default()).unwrap();
+        assert!(tls.asks && tls.warnings().is_empty());
         let nothing = access(OPEN, None, true, true).unwrap();
         assert!(!nothing.asks);
         assert_eq!(nothing.warnings().len(), 2);

@@ -7,10 +7,13 @@ use serde::Deserialize;
 use super::ConfigError;
 
 /// The keys, as [`super::Settings`] documents them.
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 15] = [
     "listen",
     "data_dir",
     "cors_origins",
+    "tls_cert",
+    "tls_key",
+    "tls_client_ca",
     "auth",
     "public_url",
     "insecure_no_auth",
@@ -28,6 +31,9 @@ pub(super) struct File {
     pub(super) listen: Option<String>,
     pub(super) data_dir: Option<PathBuf>,
     pub(super) cors_origins: Option<Vec<String>>,
+    pub(super) tls_cert: Option<PathBuf>,
+    pub(super) tls_key: Option<PathBuf>,
+    pub(super) tls_client_ca: Option<PathBuf>,
     pub(super) auth: Option<bool>,
     pub(super) public_url: Option<String>,
     pub(super) insecure_no_auth: Option<bool>,

@@ -14,7 +14,8 @@ use clap::Args;
 
 use millstream_store::EmbeddedOptions;
 
-use crate::auth::{AuthOptions, PublicUrl, TokenFile, WebPolicy};
+use crate::auth::{AuthOptions, CookieKind, PublicUrl, TokenFile, WebPolicy};
+use crate::server::TlsFiles;
 use crate::{CoreOptions, Fsync};
 
 use access::AccessWishes;
@@ -40,6 +41,15 @@ pub struct Settings {
         global = true
     )]
     pub cors_origins: Option<Vec<String>>,
+    /// The relay's certificate, with those between it and its authority (PEM); read again when it changes
+    #[arg(long, env = "MILLSTREAM_TLS_CERT", value_name = "FILE", global = true)]
+    pub tls_cert: Option<PathBuf>,
+    /// The certificate's private key (PEM)
+    #[arg(long, env = "MILLSTREAM_TLS_KEY", value_name = "FILE", global = true)]
+    pub tls_key: Option<PathBuf>,
+    /// Authorities (PEM) whose certificates tell which host an agent is; such an agent needs no token
+    #[arg(long, env = "MILLSTREAM_TLS_CLIENT_CA", value_name = "FILE", global = true)]
+    pub tls_client_ca: Option<PathBuf>,
     /// Ask every caller for a token, also on loopback [default: true, but false on loopback]
     #[arg(long, env = "MILLSTREAM_AUTH", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", global = true)]
     pub auth: Option<bool>,
@@ -86,6 +96,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     pub cors_origins: Vec<http::HeaderValue>,
     pub public_url: Option<PublicUrl>,
+    /// `None`: no TLS.
+    pub tls: Option<TlsFiles>,
     /// Who is let in, and how.
     pub access: AccessConfig,
     pub core: CoreOptions,
@@ -107,6 +119,8 @@ pub enum ConfigError {
     },
     #[error("listen: {0}")]
     Access(#[from] AccessError),
+    #[error("{0} is set and {1} is not: TLS needs a certificate and its key")]
+    HalfTls(&'static str, &'static str),
 }
 
 impl Config {
@@ -124,8 +138,14 @@ impl Config {
                 .as_deref()
                 .unwrap_or("127.0.0.1:7171"),
         )?;
+        let tls = tls_files(
+            settings.tls_cert.or(file.tls_cert),
+            settings.tls_key.or(file.tls_key),
+            settings.tls_client_ca.or(file.tls_client_ca),
+        )?;
         let access = AccessConfig::new(
             listen,
+            tls.is_some(),
             &AccessWishes {
                 auth: settings.auth.or(file.auth),
                 insecure_no_auth: settings
@@ -155,6 +175,7 @@ impl Config {
                 .map(parse_origin)
                 .collect::<Result<_, _>>()?,
             public_url: public_url.transpose()?,
+            tls,
             access,
             core: CoreOptions {
                 fsync: fsync.map_or(Ok(defaults.fsync), |policy| parse_fsync(policy, interval))?,
@@ -185,11 +206,34 @@ impl Config {
             web: WebPolicy {
                 origins: self.cors_origins.clone(),
                 public_url: self.public_url.clone(),
-                has_tls: false,
+                has_tls: self.tls.is_some(),
             },
             warnings: self.access.warnings(),
             is_reachable: self.access.is_reachable,
+            cookie: match (self.tls.is_some(), &self.public_url) {
+                (true, _) => CookieKind::Tls,
+                (false, Some(url)) if url.is_https() => CookieKind::Tls,
+                _ if !self.access.is_reachable => CookieKind::Loopback,
+                _ => CookieKind::Plain,
+            },
         }
+    }
+
+    fn explain_tls(&self) -> String {
+        let Some(tls) = &self.tls else {
+            return "tls       none: what is sent can be read on the way\n".to_owned();
+        };
+        let agents = match &tls.client_ca {
+            None => String::new(),
+            Some(path) => format!(
+                "          agents with a certificate of {} send for the hosts in it, without a token\n",
+                path.display()
+            ),
+        };
+        format!(
+            "tls       certificate {}, read again when it changes\n{agents}",
+            tls.cert.display()
+        )
     }
 
     /// What the configuration means, in plain words.
@@ -225,14 +269,29 @@ impl Config {
             bytes => format!("no more lines are taken below {bytes} free bytes; agents wait then"),
         };
         format!(
-            "listen    {}: {who}\n{}browsers  {pages}\ndata      {}\nfsync     {durable}\nspace     {space}\n\
+            "listen    {}: {who}\n{}{}browsers  {pages}\ndata      {}\nfsync     {durable}\nspace     {space}\n\
              limits    {} streams, {} bytes unacknowledged per agent\n",
             self.listen,
+            self.explain_tls(),
             self.access.explain(),
             self.data_dir.display(),
             self.core.max_streams,
             self.core.max_unacked_bytes
         )
+    }
+}
+
+fn tls_files(
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+    client_ca: Option<PathBuf>,
+) -> Result<Option<TlsFiles>, ConfigError> {
+    match (cert, key, client_ca) {
+        (Some(cert), Some(key), client_ca) => Ok(Some(TlsFiles { cert, key, client_ca })),
+        (None, None, None) => Ok(None),
+        (Some(_), None, _) => Err(ConfigError::HalfTls("tls_cert", "tls_key")),
+        (None, Some(_), _) => Err(ConfigError::HalfTls("tls_key", "tls_cert")),
+        (None, None, Some(_)) => Err(ConfigError::HalfTls("tls_client_ca", "tls_cert")),
     }
 }
 

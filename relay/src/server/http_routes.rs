@@ -18,7 +18,14 @@ pub(super) fn router(core: Core, authority: Arc<Authority>) -> Router {
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(render_metrics))
-        .route("/api/session", get(session::show).with_state(authority))
+        .route(
+            "/api/session",
+            get(session::show)
+                .post(session::log_in)
+                .delete(session::log_out)
+                .layer(axum::extract::DefaultBodyLimit::max(session::MAX_BODY_BYTES))
+                .with_state(authority),
+        )
         .route("/api/streams/{id}/raw", get(raw_download::download))
         .fallback(get(web_client::file))
         .with_state(core)

@@ -3,6 +3,7 @@
 //! A request whose content type is gRPC's goes to the gRPC services (through the gRPC-Web layer), every
 //! other one to the HTTP routes. Nothing here knows what a stream holds.
 
+mod connection;
 mod grpc;
 mod http_routes;
 mod listen;
@@ -10,6 +11,7 @@ mod metrics;
 mod raw_download;
 mod session;
 mod switch;
+mod tls;
 mod web_client;
 
 use std::net::SocketAddr;
@@ -22,12 +24,15 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::Core;
-use crate::auth::{Authority, TokenError};
+use crate::auth::{Audit, AuditQueue, Authority, Event, TokenError};
 use crate::config::Config;
+
+pub(crate) use connection::Peer;
+use tls::Tls;
+pub use tls::{TlsError, TlsFiles};
 
 /// Time that a stop may take before what is left is cut off.
 pub const STOP_LIMIT: Duration = Duration::from_secs(10);
@@ -52,6 +57,8 @@ pub enum StartError {
     Store(#[from] StoreError),
     #[error("tokens: {0}")]
     Tokens(#[from] TokenError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error("cannot listen on {address}: {cause}; {cure}")]
     Listen {
         address: SocketAddr,
@@ -65,6 +72,7 @@ pub enum StartError {
 pub struct Relay {
     core: Core,
     address: SocketAddr,
+    is_tls: bool,
     stop: CancellationToken,
     /// The server, and nothing else.
     tasks: JoinSet<Result<(), tonic::transport::Error>>,
@@ -79,6 +87,8 @@ impl Relay {
     /// # Errors
     /// The data directory cannot be used or the address cannot be listened on.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        // Before the port is taken: a relay that cannot protect itself is not there at all.
+        let tls = config.tls.clone().map(Tls::load).transpose()?.map(Arc::new);
         let listener = listen::bind(config.listen).await?;
         let (data_dir, options) = (config.data_dir.clone(), config.store.clone());
         let store = tokio::task::spawn_blocking(move || EmbeddedStore::open(&data_dir, options));
@@ -86,22 +96,36 @@ impl Relay {
             what: "opening the store".to_owned(),
             cause: error.to_string(),
         })??;
-        let authority = Authority::new(config.auth_options())?;
+        let (audit, audit_queue) = Audit::new();
+        let authority = Authority::new(config.auth_options(), audit)?;
+        if authority.asks() {
+            authority.audit().tell(Event::Started {
+                configuration: config.explain(),
+            });
+        }
         if authority.asks() && authority.has_no_tokens() {
             tracing::warn!(
                 "there is no valid token yet, so nobody can do anything: make one with `millstream-relay token \
-                 create --role admin --name NAME --data-dir {}`; it is known within a second",
+                 create --role admin --name NAME --data-dir {}`; it works at once",
                 config.data_dir.display()
             );
         }
-        Self::serve(listener, Arc::new(store), config, Arc::new(authority)).await
+        Self::serve(
+            listener,
+            tls,
+            Arc::new(store),
+            config,
+            (Arc::new(authority), audit_queue),
+        )
+        .await
     }
 
     async fn serve(
         listener: TcpListener,
+        tls: Option<Arc<Tls>>,
         store: Arc<EmbeddedStore>,
         config: Config,
-        authority: Arc<Authority>,
+        (authority, audit_queue): (Arc<Authority>, AuditQueue),
     ) -> Result<Self, StartError> {
         let address = listener.local_addr().map_err(|cause| StartError::Listen {
             address: SocketAddr::from(([0, 0, 0, 0], 0)),
@@ -120,17 +144,24 @@ impl Relay {
             .layer(cors(config.cors_origins))
             .serve_with_incoming_shutdown(
                 service,
-                TcpIncoming::from(listener).with_nodelay(Some(true)),
+                connection::incoming(listener, tls.clone()),
                 stop.clone().cancelled_owned(),
             );
         let mut tasks = JoinSet::new();
         tasks.spawn(server);
         let mut keepers = JoinSet::new();
         keepers.spawn(health.clone().report(core.trouble(), core.stopping()));
+        keepers.spawn(core.keep_audit(audit_queue));
+        let is_tls = tls.is_some();
+        if let Some(tls) = tls {
+            let audit = authority.audit().clone();
+            keepers.spawn(keep_certificate(tls, audit, core.stopping()));
+        }
         keepers.spawn(authority.keep(core.stopping()));
         Ok(Self {
             core,
             address,
+            is_tls,
             stop,
             tasks,
             keepers,
@@ -142,6 +173,16 @@ impl Relay {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The same as a URL.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!(
+            "{}://{}",
+            if self.is_tls { "https" } else { "http" },
+            self.address
+        )
     }
 
     /// Stops: says NOT_SERVING, makes durable and acknowledges what was accepted, ends every call so that
@@ -174,6 +215,31 @@ pub fn transport() -> Server {
         .max_concurrent_streams(CALLS_PER_CONNECTION)
         .http2_keepalive_interval(Some(PING_INTERVAL))
         .http2_keepalive_timeout(Some(PING_TIMEOUT))
+}
+
+/// How often the certificate's files are looked at.
+const CERTIFICATE_LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Takes a renewed certificate for the connections that come.
+async fn keep_certificate(tls: Arc<Tls>, audit: Audit, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(CERTIFICATE_LOOK_INTERVAL) => {}
+        }
+        let looking = Arc::clone(&tls);
+        match tokio::task::spawn_blocking(move || looking.refresh()).await {
+            Ok(Ok(false)) => {}
+            Ok(Ok(true)) => {
+                audit.tell(Event::Reloaded {
+                    what: "the relay's certificate".to_owned(),
+                });
+                tracing::info!("the certificate's files changed: new connections get the new certificate");
+            }
+            Ok(Err(error)) => tracing::error!(%error, "the certificate that was in use stays in use"),
+            Err(error) => tracing::error!(%error, "could not look at the certificate's files"),
+        }
+    }
 }
 
 /// Browsers may call from the configured origins, and from the relay's own page, which needs no leave.

@@ -61,14 +61,7 @@ impl Edge {
 
     /// A new token, named `ROLE-N`, once the relay knows it.
     pub(crate) async fn token(&self, role: Role, scope: &str) -> String {
-        let name = format!("{role}-{}", self.tokens().read().unwrap().len());
-        let new = NewToken {
-            name,
-            role,
-            scope: scope.to_owned(),
-            lifetime_secs: None,
-        };
-        let (_, token) = self.tokens().create(new).unwrap();
+        let token = self.new_token(role, scope);
         let begin = std::time::Instant::now();
         let headers = format!("authorization: Bearer {token}\r\n");
         while !self
@@ -80,6 +73,46 @@ impl Edge {
             assert!(begin.elapsed() < SOON, "the relay does not learn of the token");
         }
         token
+    }
+
+    /// The same at a relay with TLS.
+    pub(crate) async fn tls_token(&self, ca: &std::path::Path, role: Role) -> String {
+        let token = self.new_token(role, "");
+        let route = millstream_dial::Route {
+            address: self.relay.url().parse().unwrap(),
+            credentials: millstream_dial::Credentials {
+                trust: millstream_dial::Trust {
+                    ca: Some(ca.to_owned()),
+                    ..Default::default()
+                },
+                token: millstream_dial::TokenSource::text(&token),
+                insecure_no_tls: false,
+            },
+        };
+        let channel = route.endpoint().unwrap().connect().await.unwrap();
+        let bearer = route.bearer().unwrap();
+        let mut log =
+            millstream_proto::v1::log_service_client::LogServiceClient::with_interceptor(channel, bearer);
+        let begin = std::time::Instant::now();
+        while let Err(status) = log
+            .list_streams(millstream_proto::v1::ListStreamsRequest::default())
+            .await
+        {
+            assert_eq!(status.code(), tonic::Code::Unauthenticated);
+            assert!(begin.elapsed() < SOON, "the relay does not learn of the token");
+        }
+        token
+    }
+
+    fn new_token(&self, role: Role, scope: &str) -> String {
+        let name = format!("{role}-{}", self.tokens().read().unwrap().len());
+        let new = NewToken {
+            name,
+            role,
+            scope: scope.to_owned(),
+            lifetime_secs: None,
+        };
+        self.tokens().create(new).unwrap().1
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

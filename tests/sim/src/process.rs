@@ -134,6 +134,7 @@ impl AgentProcess {
         let hang_up = CancellationToken::new();
         let config = UplinkConfig {
             relays: spec.relays.clone(),
+            credentials: Default::default(),
             agent_id: spec.agent_id.clone(),
             host: spec.agent_id.clone(),
             labels: std::collections::BTreeMap::new(),

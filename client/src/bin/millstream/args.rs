@@ -1,7 +1,7 @@
 //! What the command line says: flags, their help, and what they exclude.
 
 use clap::{Parser, Subcommand, ValueEnum};
-use millstream_client::{Client, ClientOptions, DEFAULT_RELAY_URL};
+use millstream_client::{Client, ClientOptions, CredentialFlags, DEFAULT_RELAY_URL};
 
 use crate::explain::Failure;
 use crate::when::Moment;
@@ -16,7 +16,8 @@ pub(crate) struct Args {
     /// Address of the relay.
     #[arg(long, global = true, env = "MILLSTREAM_RELAY", default_value = DEFAULT_RELAY_URL, value_name = "URL")]
     pub(crate) relay: String,
-    /// Token that tells the relay who is asking.
+    /// Token that tells the relay who is asking; other users of this machine can see it in the list of processes, but not
+    /// in --token-file or the environment.
     #[arg(
         long,
         global = true,
@@ -25,16 +26,18 @@ pub(crate) struct Args {
         value_name = "TOKEN"
     )]
     pub(crate) token: Option<String>,
+    #[command(flatten)]
+    credentials: CredentialFlags,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
 impl Args {
     pub(crate) async fn client(&self) -> Result<Client, Failure> {
-        let token = self.token.clone().filter(|token| !token.is_empty());
+        let flags = self.credentials.clone();
         let options = ClientOptions {
             url: self.relay.clone(),
-            token,
+            credentials: flags.over(CredentialFlags::default(), self.token.clone()),
         };
         Ok(Client::connect(options).await?)
     }

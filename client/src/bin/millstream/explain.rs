@@ -51,7 +51,7 @@ impl Failure {
     pub(crate) fn exit_status(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Selector { .. } => 2,
-            Self::Client(Error::BadAddress { .. } | Error::BadToken | Error::BadRequest { .. }) => 2,
+            Self::Client(Error::Dial(_) | Error::BadRequest { .. }) => 2,
             Self::Client(_) | Self::UnknownStream(_) | Self::Failed(_) | Self::Output(_) => 1,
         }
     }

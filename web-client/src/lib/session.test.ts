@@ -1,0 +1,36 @@
+import { afterEach, describe, expect, it, vi } from "vitest";
+import { fetchSession, logIn, parseSession } from "./session";
+
+afterEach(() => vi.unstubAllGlobals());
+
+describe("the session", () => {
+  it("is read as the relay writes it", () => {
+    const answer = {
+      login_needed: false,
+      user: { name: "token ci (12345678)", role: "viewer", scope: "team=web" },
+      warnings: ["TLS is given up"],
+    };
+    expect(parseSession(answer)).toEqual({
+      loginNeeded: false,
+      user: { name: "token ci (12345678)", role: "viewer", scope: "team=web" },
+      warnings: ["TLS is given up"],
+    });
+  });
+
+  it("is empty when the answer is anything else", () => {
+    for (const answer of [null, 1, "x", [], {}, { warnings: 1, user: "x", login_needed: "yes" }]) {
+      expect(parseSession(answer)).toEqual({ loginNeeded: false, user: null, warnings: [] });
+    }
+  });
+
+  it("says in the relay's own words why nobody was let in", async () => {
+    const refuse = () => new Response(JSON.stringify({ error: "the token is not valid" }), { status: 401 });
+    vi.stubGlobal("fetch", vi.fn(() => Promise.resolve(refuse())));
+    await expect(logIn("mst_x")).rejects.toThrow("the token is not valid");
+  });
+
+  it("says that the relay cannot be reached", async () => {
+    vi.stubGlobal("fetch", vi.fn(() => Promise.reject(new TypeError("Failed to fetch"))));
+    await expect(fetchSession()).rejects.toThrow("cannot be reached");
+  });
+});
