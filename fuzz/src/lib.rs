@@ -145,6 +145,7 @@ pub fn line_filter(data: &[u8]) {
         } else {
             Vec::new()
         },
+        severities: Vec::new(),
     };
     let line = Line {
         sequence: 0,

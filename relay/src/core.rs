@@ -21,6 +21,7 @@ use tonic::Status;
 use crate::auth::{Access, AuditQueue};
 use crate::ingest::IngestApi;
 use crate::metrics::Metrics;
+use crate::search::SearchPool;
 use crate::services;
 use crate::streams::{Agents, Registry, RingBudget, StreamHandle};
 use crate::subscription::Sources;
@@ -42,6 +43,10 @@ pub struct CoreOptions {
     pub fsync: Fsync,
     /// Streams that the relay accepts; one more is refused.
     pub max_streams: usize,
+    /// Threads that look through stored lines for searches and histograms, all together.
+    pub search_threads: usize,
+    /// Searches and histograms that may be open; one more is refused.
+    pub max_searches: usize,
 }
 
 impl Default for CoreOptions {
@@ -56,6 +61,9 @@ impl Default for CoreOptions {
             heartbeat: Duration::from_secs(10),
             fsync: Fsync::Always,
             max_streams: 1_000_000,
+            // Half of the machine at most, and of low priority.
+            search_threads: std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)),
+            max_searches: 64,
         }
     }
 }
@@ -69,6 +77,7 @@ pub(crate) struct CoreParts {
     pub(crate) agents: Arc<Agents>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) writer: Writer,
+    pub(crate) search_pool: Arc<SearchPool>,
     /// Cancelled when the relay begins to stop: take nothing new.
     pub(crate) stop: CancellationToken,
     /// Cancelled once everything that was accepted is durable: say so and hang up.
@@ -161,10 +170,13 @@ impl Core {
                 })
         };
         let Work { writer, keeper } = work;
-        let threads = vec![
+        let mut threads = vec![
             spawn("writer", Box::new(move || runtime.block_on(writer)))?,
             spawn("maintenance", Box::new(move || keeper.run()))?,
         ];
+        for (number, body) in core.parts.search_pool.workers(core.parts.options.search_threads) {
+            threads.push(spawn(&format!("search-{number}"), body)?);
+        }
         *core.parts.threads.lock().unwrap_or_else(PoisonError::into_inner) = threads;
         Ok(core)
     }
@@ -207,11 +219,12 @@ impl Core {
         };
         let core = Self {
             parts: Arc::new(CoreParts {
-                options,
                 store,
                 registry,
                 agents,
                 metrics,
+                search_pool: Arc::new(SearchPool::new(options.max_searches)),
+                options,
                 writer,
                 stop,
                 drained: CancellationToken::new(),
@@ -315,6 +328,7 @@ impl Core {
         parts.stop.cancel();
         parts.writer.stop().await;
         parts.drained.cancel();
+        parts.search_pool.stop();
         drop(
             parts
                 .keep_running

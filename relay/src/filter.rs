@@ -1,12 +1,14 @@
-//! Which lines a reader wants: substring, regular expression, channel.
+//! Which lines a reader wants: substring, regular expression, channel, severity.
 
 use memchr::memmem::Finder;
 use millstream_proto::block::Line;
-use millstream_proto::v1::{Channel, Filter};
+use millstream_proto::v1::{self, Channel, Filter};
 use regex::bytes::{Regex, RegexBuilder};
 
+use crate::severity::Severity;
+
 /// Compiled size of a regular expression, in bytes; also of its lazily built automaton, per search.
-const REGEX_BYTES: usize = 1 << 20;
+pub(crate) const REGEX_BYTES: usize = 1 << 20;
 
 /// Length of a pattern as written, in bytes.
 const PATTERN_BYTES: usize = 4096;
@@ -20,6 +22,8 @@ pub enum FilterError {
     TooLong { what: &'static str, bytes: usize },
     #[error("channel {0} is not known; known are 0 (stdout), 1 (stderr) and 2 (notice)")]
     Channel(i32),
+    #[error("severity {0} is not known; known are 1 (none), 2 (warning) and 3 (error)")]
+    Severity(i32),
 }
 
 /// A compiled [`Filter`]. Matching takes time linear in the line.
@@ -31,6 +35,8 @@ pub struct LineFilter {
     invert: bool,
     /// By channel number; all when empty in the request.
     channels: [bool; 3],
+    /// By [`Severity`]; all when empty in the request.
+    severities: [bool; 3],
 }
 
 impl LineFilter {
@@ -57,6 +63,12 @@ impl LineFilter {
                 .and_then(|index| channels.get_mut(index));
             *channel.ok_or(FilterError::Channel(*number))? = true;
         }
+        let mut severities = [filter.severities.is_empty(); 3];
+        for number in &filter.severities {
+            let known = v1::Severity::try_from(*number).ok();
+            let severity = known.and_then(|severity| Severity::try_from(severity).ok());
+            severities[severity.ok_or(FilterError::Severity(*number))? as usize] = true;
+        }
         // Case is the regex engine's trade, also for plain text.
         let (substring, folded) = match filter.substring.as_str() {
             "" => (None, None),
@@ -69,12 +81,14 @@ impl LineFilter {
             .chain(&asked)
             .map(|pattern| compile_regex(pattern, filter.ignore_case))
             .collect::<Result<Vec<_>, _>>()?;
-        let keeps_all = substring.is_none() && regexes.is_empty() && channels == [true; 3];
+        let keeps_all =
+            substring.is_none() && regexes.is_empty() && channels == [true; 3] && severities == [true; 3];
         Ok((!keeps_all).then_some(Self {
             substring,
             regexes,
             invert: filter.invert,
             channels,
+            severities,
         }))
     }
 
@@ -89,15 +103,28 @@ impl LineFilter {
         if !self.channels[channel] {
             return false;
         }
+        self.text_is_wanted(line.text)
+            && (self.severities == [true; 3] || self.severities[severity(line) as usize])
+    }
+
+    fn text_is_wanted(&self, text: &[u8]) -> bool {
         if self.substring.is_none() && self.regexes.is_empty() {
             return true;
         }
         let matches = self
             .substring
             .as_ref()
-            .is_none_or(|finder| finder.find(line.text).is_some())
-            && self.regexes.iter().all(|regex| regex.is_match(line.text));
+            .is_none_or(|finder| finder.find(text).is_some())
+            && self.regexes.iter().all(|regex| regex.is_match(text));
         matches != self.invert
+    }
+}
+
+/// Of a line; what Millstream says itself is no trouble of the build.
+pub(crate) fn severity(line: &Line<'_>) -> Severity {
+    match line.channel {
+        Channel::Notice => Severity::None,
+        Channel::Stdout | Channel::Stderr => Severity::of(line.text),
     }
 }
 
@@ -199,6 +226,37 @@ mod tests {
         assert!(filter.keeps(&line(b"y", Channel::Stderr)));
         assert!(!filter.keeps(&line(b"x", Channel::Stderr)));
         assert!(!filter.keeps(&line(b"y", Channel::Stdout)));
+    }
+
+    #[test]
+    fn severities_choose_beside_patterns_and_invert_does_not_turn_them_round() {
+        let mut filter = Filter {
+            severities: vec![v1::Severity::Error.into()],
+            ..Filter::default()
+        };
+        assert!(keeps(&filter, b"error: x"));
+        assert!(!keeps(&filter, b"warning: x"));
+        assert!(!keeps(&filter, b"x"));
+        filter.substring = "x".to_owned();
+        filter.invert = true;
+        assert!(keeps(&filter, b"error: y"));
+        assert!(!keeps(&filter, b"error: x"));
+        assert!(!keeps(&filter, b"y"));
+        filter.severities = vec![9];
+        assert_eq!(
+            LineFilter::compile(&filter).unwrap_err(),
+            FilterError::Severity(9)
+        );
+        let notice = LineFilter::compile(&Filter {
+            severities: vec![v1::Severity::Error.into()],
+            ..Filter::default()
+        });
+        assert!(
+            !notice
+                .unwrap()
+                .unwrap()
+                .keeps(&line(b"error: x", Channel::Notice))
+        );
     }
 
     #[test]

@@ -2,9 +2,9 @@
 //!
 //! In the order in which data flows: [`ingest`] checks what agents send, [`writer`] commits and
 //! acknowledges it, [`streams`] holds the newest of it in memory, [`subscription`] follows it from history
-//! into live, [`services`] speaks gRPC to readers, [`server`] is the one port that all of it is reached
-//! through. [`core`] puts the parts together. The store is a crate of its own, `millstream-store`; it and
-//! everything up to `subscription` know nothing of HTTP.
+//! into live, [`search`] looks through it, [`services`] speaks gRPC to readers, [`server`] is the one port that all
+//! of it is reached through. [`core`] puts the parts together. The store is a crate of its own,
+//! `millstream-store`; it and everything up to `search` know nothing of HTTP.
 
 pub mod auth;
 pub mod certs;
@@ -15,9 +15,11 @@ pub mod filter;
 mod ingest;
 mod metrics;
 mod own_stream;
+pub mod search;
 pub mod selector;
 pub mod server;
 mod services;
+pub mod severity;
 mod streams;
 mod subscription;
 mod writer;

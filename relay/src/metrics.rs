@@ -43,6 +43,10 @@ metrics! {
     gauge subscriptions;
     /// Calls of Watch that are open now.
     gauge watches;
+    /// Calls of Search and Histogram that are open now.
+    gauge searches;
+    /// Uncompressed text that searches and histograms looked at, in bytes.
+    counter searched_text_bytes_total;
     /// Frames delivered from memory.
     counter ring_frames_total;
     /// Frames delivered from the store.

@@ -219,6 +219,32 @@ impl<'a> Eyes<'a> {
         Ok(seen)
     }
 
+    /// Streams in which a search of everything finds lines.
+    async fn search(&mut self, stream_ids: Vec<u64>) -> Result<BTreeSet<u64>, Status> {
+        let request = v1::SearchRequest {
+            stream_ids,
+            ..v1::SearchRequest::default()
+        };
+        let mut responses = self.log.search(request).await?.into_inner();
+        let mut seen = BTreeSet::new();
+        while let Some(response) = next(&mut responses).await {
+            if let Some(v1::search_response::Message::Hits(hits)) = response.message {
+                seen.insert(hits.stream_id);
+            }
+        }
+        Ok(seen)
+    }
+
+    /// Lines that a histogram counts.
+    async fn histogram(&mut self, stream_ids: Vec<u64>) -> Result<u64, Status> {
+        let request = v1::HistogramRequest {
+            stream_ids,
+            ..v1::HistogramRequest::default()
+        };
+        let response = self.log.histogram(request).await?.into_inner();
+        Ok(response.buckets.iter().map(|bucket| bucket.lines).sum())
+    }
+
     async fn read(&mut self, stream_id: u64) -> Result<v1::ReadResponse, Status> {
         let request = v1::ReadRequest {
             stream_id,
@@ -272,6 +298,9 @@ async fn every_reading_call_of_every_role_shows_what_is_in_the_scope_and_nothing
             assert_eq!(eyes.tail(vec![]).await.unwrap(), [web].into(), "{case}");
             assert_eq!(eyes.tail(vec![web]).await.unwrap(), [web].into(), "{case}");
             assert_eq!(eyes.read(web).await.unwrap().blocks.len(), 1, "{case}");
+            assert_eq!(eyes.search(vec![]).await.unwrap(), [web].into(), "{case}");
+            assert_eq!(eyes.search(vec![web]).await.unwrap(), [web].into(), "{case}");
+            assert_eq!(eyes.histogram(vec![]).await.unwrap(), 1, "{case}");
             assert_eq!(eyes.raw(web).await, (200, "a line of web\n".to_owned()), "{case}");
 
             // As if it did not exist, to the letter.
@@ -280,6 +309,12 @@ async fn every_reading_call_of_every_role_shows_what_is_in_the_scope_and_nothing
             assert_same_refusal(&hidden, &absent, core);
             let hidden = eyes.read(core).await.unwrap_err();
             let absent = eyes.read(NO_STREAM).await.unwrap_err();
+            assert_same_refusal(&hidden, &absent, core);
+            let hidden = eyes.search(vec![core]).await.unwrap_err();
+            let absent = eyes.search(vec![NO_STREAM]).await.unwrap_err();
+            assert_same_refusal(&hidden, &absent, core);
+            let hidden = eyes.histogram(vec![core]).await.unwrap_err();
+            let absent = eyes.histogram(vec![NO_STREAM]).await.unwrap_err();
             assert_same_refusal(&hidden, &absent, core);
             let (status, words) = eyes.raw(core).await;
             let (absent_status, absent_words) = eyes.raw(NO_STREAM).await;

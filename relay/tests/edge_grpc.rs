@@ -142,6 +142,68 @@ async fn grpc_web_over_http_1_delivers_each_message_while_the_call_is_open() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_search_over_grpc_web_sends_hits_and_progress_and_ends_when_the_page_goes_away() {
+    let edge = Edge::start().await;
+    let mut agent = Agent::connect(edge.channel().await, "a").await.unwrap();
+    agent.open(1, "/log").await;
+    agent.push(1, lines("x", 0, 100), b"").await;
+    // More than any socket takes, so that the search waits for its reader.
+    let mut next = 100;
+    for _ in 0..40 {
+        let mut builder = millstream_proto::block::BlockBuilder::new();
+        for _ in 0..500 {
+            assert!(builder.push_line(&[b'y'; 1000], 0, v1::Channel::Stdout, false));
+        }
+        agent.push(1, builder.finish(next).unwrap(), b"").await;
+        next += 500;
+        agent.acked(1, next).await;
+    }
+    let search = "/millstream.v1.LogService/Search";
+    let few = v1::SearchRequest {
+        filter: Some(v1::Filter {
+            regex: "^x .*[05] checking".to_owned(),
+            ..v1::Filter::default()
+        }),
+        order: v1::SearchOrder::OldestFirst.into(),
+        ..v1::SearchRequest::default()
+    };
+    let mut call = WebCall::start(&edge, search, &few).await;
+    let (mut found, mut is_done) = (Vec::new(), false);
+    while !is_done {
+        let response: v1::SearchResponse = call.message().await;
+        match response.message.unwrap() {
+            v1::search_response::Message::Hits(hits) => {
+                let open = OpenBlock::open(&hits.block.unwrap()).unwrap();
+                found.extend(open.lines().map(|line| line.sequence));
+            }
+            v1::search_response::Message::Progress(progress) => is_done = progress.done,
+            _ => {}
+        }
+    }
+    assert_eq!(found, (0..100).step_by(5).collect::<Vec<_>>());
+    assert_eq!(call.status().await.0, Code::Ok);
+
+    let searches = async || {
+        let metrics = edge.get("/metrics").await.text();
+        let value = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix("millstream_searches "));
+        value.unwrap().parse::<u64>().unwrap()
+    };
+    let many = v1::SearchRequest {
+        max_hits: 1_000_000,
+        ..v1::SearchRequest::default()
+    };
+    let mut call = WebCall::start(&edge, search, &many).await;
+    call.frame().await.unwrap();
+    assert_eq!(searches().await, 1);
+    drop(call);
+    tokio::time::timeout(SOON, async { while searches().await > 0 {} })
+        .await
+        .expect("a search whose reader is gone ends");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn grpc_web_ends_a_stream_with_a_trailers_frame_and_tells_errors() {
     let edge = Edge::start().await;
     let mut agent = Agent::connect(edge.channel().await, "a").await.unwrap();

@@ -7,7 +7,6 @@ use millstream_proto::opentelemetry::proto::collector::logs::v1::logs_service_cl
 use millstream_proto::v1;
 use millstream_proto::v1::agent_service_client::AgentServiceClient;
 use millstream_proto::v1::control_service_client::ControlServiceClient;
-use millstream_proto::v1::log_service_client::LogServiceClient;
 use millstream_relay::config::{Config, Settings};
 use millstream_relay::server::Relay;
 use tonic::transport::Channel;
@@ -30,10 +29,6 @@ async fn calls_that_are_not_served_yet_are_unimplemented_and_name_what_and_the_v
     let relay = Relay::start(Config::load(settings, None).unwrap()).await.unwrap();
     let url = format!("http://{}", relay.address());
     let channel = Channel::from_shared(url).unwrap().connect().await.unwrap();
-
-    let mut log = LogServiceClient::new(channel.clone());
-    assert_not_yet(&log.search(v1::SearchRequest::default()).await.unwrap_err());
-    assert_not_yet(&log.histogram(v1::HistogramRequest::default()).await.unwrap_err());
 
     let mut control = ControlServiceClient::new(channel.clone());
     assert_not_yet(&control.start(v1::StartRequest::default()).await.unwrap_err());

@@ -82,9 +82,9 @@ impl BlockBuilder {
         taken
     }
 
-    /// Appends a line under a sequence of its own, which must ascend; for filtered blocks. False as in
-    /// [`BlockBuilder::push_line`].
-    pub(super) fn push_sparse(&mut self, line: &super::Line<'_>) -> bool {
+    /// Appends a line under a sequence of its own, which must ascend; for blocks of chosen lines. False as in
+    /// [`BlockBuilder::push_line`]. [`BlockBuilder::finish`] then ignores the sequence that it is given.
+    pub fn push_sparse(&mut self, line: &super::Line<'_>) -> bool {
         let fits = self.push_line(line.text, line.time_unix_us, line.channel, line.partial);
         if fits {
             self.note_sequence(line.sequence);

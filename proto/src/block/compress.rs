@@ -56,11 +56,24 @@ pub(super) fn declared_bytes(frame: &[u8]) -> Result<u64, BlockError> {
 /// Unpacks exactly `text_bytes`; a frame that holds more or less is an error, and no more than that is
 /// ever allocated.
 pub(super) fn decompress(frame: &[u8], text_bytes: usize) -> Result<Bytes, BlockError> {
-    let mut text = Vec::with_capacity(text_bytes);
+    let mut text = Vec::new();
     let mut context =
         zstd::bulk::Decompressor::new().expect("zstd refuses a context only when memory is exhausted");
+    decompress_into(&mut context, frame, text_bytes, &mut text)?;
+    Ok(text.into())
+}
+
+/// The same with a context and memory that are used again.
+pub(super) fn decompress_into(
+    context: &mut zstd::bulk::Decompressor<'static>,
+    frame: &[u8],
+    text_bytes: usize,
+    text: &mut Vec<u8>,
+) -> Result<(), BlockError> {
+    text.clear();
+    text.reserve_exact(text_bytes);
     let actual = context
-        .decompress_to_buffer(frame, &mut text)
+        .decompress_to_buffer(frame, text)
         .map_err(|error| BlockError::BadFrame(error.to_string()))?;
     if actual != text_bytes {
         return Err(BlockError::TextSize {
@@ -68,5 +81,5 @@ pub(super) fn decompress(frame: &[u8], text_bytes: usize) -> Result<Bytes, Block
             actual: actual as u64,
         });
     }
-    Ok(text.into())
+    Ok(())
 }

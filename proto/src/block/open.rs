@@ -11,7 +11,7 @@ use crate::v1;
 
 /// A slice may need a few bytes more than the block it was cut from, because a run is split; slices of
 /// slices are read too.
-const SLICE_SLACK_BYTES: usize = 1024;
+pub(super) const SLICE_SLACK_BYTES: usize = 1024;
 
 /// One line of a block. The text borrows from the block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,17 +106,7 @@ impl OpenBlock {
 
     #[must_use]
     pub fn lines(&self) -> Lines<'_> {
-        Lines {
-            rest: &self.text,
-            sequence: self.header.first_sequence,
-            time_unix_us: self.header.first_time_unix_us,
-            times: Column::new("times", &self.header.times),
-            channels: Column::new("channels", &self.header.channels),
-            flags: Column::new("flags", &self.header.flags),
-            sequences: (!self.header.sequences.is_empty())
-                .then(|| Column::new("sequences", &self.header.sequences)),
-            is_first: true,
-        }
+        Lines::new(&self.header, &self.text)
     }
 
     /// The lines within the range as an uncompressed block, or `None` when there are none. The whole
@@ -174,6 +164,28 @@ pub struct Lines<'a> {
     flags: Column<'a>,
     sequences: Option<Column<'a>>,
     is_first: bool,
+}
+
+impl<'a> Lines<'a> {
+    /// Columns and text were checked.
+    pub(super) fn new(header: &'a v1::Block, text: &'a [u8]) -> Self {
+        Self {
+            rest: text,
+            sequence: header.first_sequence,
+            time_unix_us: header.first_time_unix_us,
+            times: Column::new("times", &header.times),
+            channels: Column::new("channels", &header.channels),
+            flags: Column::new("flags", &header.flags),
+            sequences: (!header.sequences.is_empty()).then(|| Column::new("sequences", &header.sequences)),
+            is_first: true,
+        }
+    }
+
+    /// Text of the lines that are still to come, each with its terminator.
+    #[must_use]
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
 }
 
 impl<'a> Iterator for Lines<'a> {

@@ -3,7 +3,7 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::{BlockBuilder, BlockError, Compressor, Line, OpenBlock, next_sequence, validate};
+use super::{BlockBuilder, BlockError, Compressor, Line, OpenBlock, Unpacker, next_sequence, validate};
 use crate::limits::{MAX_BLOCK_TEXT_BYTES, MAX_LINE_BYTES};
 use crate::v1::{Block, Channel, Codec};
 
@@ -68,6 +68,12 @@ proptest! {
             prop_assert_eq!(sequences, (first..first + lines.len() as u64).collect::<Vec<_>>());
             prop_assert_eq!(open.next_sequence(), first + lines.len() as u64);
             prop_assert_eq!(next_sequence(&block).unwrap(), open.next_sequence());
+            let mut unpacker = Unpacker::new();
+            for _ in 0..2 {
+                let unpacked = unpacker.unpack(&block).unwrap();
+                prop_assert_eq!(unpacked.text(), &open.text()[..]);
+                prop_assert!(unpacked.lines().unwrap().eq(open.lines()));
+            }
             prop_assert_eq!(open.first_time_unix_us(), lines[0].time_unix_us);
             prop_assert_eq!(open.last_time_unix_us(), lines[lines.len() - 1].time_unix_us);
         }
@@ -143,6 +149,10 @@ proptest! {
         };
         let _ = next_sequence(&block);
         let valid = validate(&block).is_ok();
+        let mut unpacker = Unpacker::new();
+        let unpacked = unpacker.unpack(&block).and_then(|unpacked| unpacked.lines());
+        let opened = OpenBlock::open(&block).map(|open| open.lines().count());
+        prop_assert_eq!(unpacked.map(Iterator::count).ok(), opened.ok());
         if let Ok(open) = OpenBlock::open(&block) {
             prop_assert!(valid, "what opens is valid");
             prop_assert_eq!(open.lines().count(), line_count as usize);

@@ -7,8 +7,7 @@ use futures_util::Stream;
 use millstream_proto::v1;
 use tonic::{Request, Response, Status};
 
-use super::not_yet::not_yet;
-use super::{lists, read, watch};
+use super::{lists, read, search, watch};
 use crate::auth::Access;
 use crate::core::CoreParts;
 
@@ -39,15 +38,27 @@ impl v1::log_service_server::LogService for LogApi {
             .map(Response::new)
     }
 
-    async fn search(&self, _: Request<v1::SearchRequest>) -> Result<Response<Self::SearchStream>, Status> {
-        Err(not_yet("searching"))
+    async fn search(
+        &self,
+        request: Request<v1::SearchRequest>,
+    ) -> Result<Response<Self::SearchStream>, Status> {
+        let access = Access::of(&request)?;
+        let request = request.into_inner();
+        Ok(Response::new(Box::pin(search::search(
+            &self.parts,
+            &access,
+            &request,
+        )?)))
     }
 
     async fn histogram(
         &self,
-        _: Request<v1::HistogramRequest>,
+        request: Request<v1::HistogramRequest>,
     ) -> Result<Response<v1::HistogramResponse>, Status> {
-        Err(not_yet("the histogram"))
+        let access = Access::of(&request)?;
+        search::histogram(&self.parts, &access, &request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn list_streams(

@@ -5,6 +5,7 @@ mod log;
 mod not_yet;
 mod raw;
 mod read;
+mod search;
 mod status;
 mod tail;
 mod watch;

@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status, Streaming};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NotYet;
 
-pub(super) fn not_yet(what: &str) -> Status {
+fn not_yet(what: &str) -> Status {
     Status::unimplemented(format!(
         "{what} is not available in relay version {}",
         env!("CARGO_PKG_VERSION")

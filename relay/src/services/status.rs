@@ -4,6 +4,7 @@ use millstream_store::StoreError;
 use tonic::Status;
 
 use crate::filter::FilterError;
+use crate::search::{Busy, PlanError, SearchError};
 use crate::selector::SelectorError;
 use crate::subscription::{CursorError, ReadError, StartError};
 
@@ -45,6 +46,31 @@ impl ToStatus for StartError {
 }
 
 impl ToStatus for ReadError {
+    fn to_status(&self) -> Status {
+        match self {
+            Self::Store(error) => error.to_status(),
+            Self::Block { .. } => Status::data_loss(self.to_string()),
+            Self::Stopping => Status::unavailable(self.to_string()),
+        }
+    }
+}
+
+impl ToStatus for PlanError {
+    fn to_status(&self) -> Status {
+        match self {
+            Self::UnknownStream(stream_id) => unknown_stream(*stream_id),
+            _ => Status::invalid_argument(self.to_string()),
+        }
+    }
+}
+
+impl ToStatus for Busy {
+    fn to_status(&self) -> Status {
+        Status::resource_exhausted(self.to_string())
+    }
+}
+
+impl ToStatus for SearchError {
     fn to_status(&self) -> Status {
         match self {
             Self::Store(error) => error.to_status(),

@@ -8,7 +8,7 @@ use crate::when::Moment;
 
 /// Reads logs and acts on builds through a Millstream relay.
 ///
-/// Exit status: 0 done, 1 failure, 2 wrong usage (also a selector, address or regular expression that
+/// Exit status: 0 done, 1 failure (of search: also nothing found), 2 wrong usage (also a selector, address or regular expression that
 /// does not parse), 130 after Ctrl-C.
 #[derive(Debug, Parser)]
 #[command(name = "millstream", version, max_term_width = 100)]
@@ -210,28 +210,69 @@ pub(crate) struct CatArgs {
     pub(crate) timestamps: bool,
 }
 
-/// Search stored lines, newest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SearchSeverity {
+    Warning,
+    Error,
+}
+
+/// Search stored lines on the relay, newest first.
+///
+/// Nothing but the hits is sent here. Exit status: 0 when a line was found, 1 when none was or the search
+/// failed (then a message says so), 2 for wrong usage. With -C, lines around a hit are shown in order, as by
+/// grep(1), and groups of lines are set apart by `--`.
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub(crate) struct SearchArgs {
-    /// Regular expression (syntax of Rust's regex crate).
+    /// Regular expression (syntax of Rust's regex crate); '' for every line.
     pub(crate) pattern: String,
     /// Which streams, as for tail.
     #[arg(default_value = "", hide_default_value = true)]
     pub(crate) selector: String,
+    /// Take the pattern as plain text.
+    #[arg(short = 'F', long)]
+    pub(crate) fixed_string: bool,
     /// Match without regard to case.
     #[arg(short, long)]
     pub(crate) ignore_case: bool,
-    /// Print this many lines before and after each hit.
+    /// Only lines that do not match.
+    #[arg(short = 'v', long)]
+    pub(crate) invert: bool,
+    /// Only lines that look like warnings or errors; several are allowed.
+    #[arg(long, value_name = "SEVERITY", value_delimiter = ',')]
+    pub(crate) severity: Vec<SearchSeverity>,
+    /// Print this many lines before and after each hit, at most 100.
     #[arg(short = 'C', long, default_value_t = 0, value_name = "N")]
     pub(crate) context: u32,
-    /// Stop after this many hits.
-    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
+    /// Only lines captured at or after this: a duration ago (5m, 1h30m, 2d) or a time (RFC 3339).
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<Moment>,
+    /// Leave out lines captured after this; as --since.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<Moment>,
+    /// Only this stream; `millstream ls streams` shows the ids.
+    #[arg(long, value_name = "ID")]
+    pub(crate) stream: Option<u64>,
+    /// Begin with the oldest lines.
+    #[arg(long)]
+    pub(crate) oldest_first: bool,
+    /// Stop after this many hits [default: the relay's limit, 10,000]
+    #[arg(short, long, default_value_t = 0, hide_default_value = true, value_name = "N")]
     pub(crate) max_hits: u32,
+    /// Put each line's sequence before it, with `:` for a hit and `-` for a line around one.
+    #[arg(short = 'n', long)]
+    pub(crate) line_number: bool,
     #[arg(short, long, value_enum, default_value_t)]
     pub(crate) output: Output,
     /// Colours, those of the lines included.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) color: Switch,
+    /// Put each line's capture time (UTC) before it.
+    #[arg(short, long)]
+    pub(crate) timestamps: bool,
+    /// Put `host/source` before each line; auto: when there are several streams.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) prefix: Switch,
 }
 
 #[derive(Debug, clap::Args)]

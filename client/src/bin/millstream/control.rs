@@ -1,13 +1,11 @@
-//! `start`, `stop`, `restart`, `set-command` and `search`.
+//! `start`, `stop`, `restart` and `set-command`.
 
 use std::io::{self, Write};
 
-use millstream_client::{Client, StreamLines, v1};
-use v1::search_response::Message;
+use millstream_client::{Client, v1};
 
-use crate::args::{Command, SearchArgs, Switch};
+use crate::args::Command;
 use crate::explain::Failure;
-use crate::print::{Printer, Style};
 use crate::sanitise;
 
 /// What a command acts on.
@@ -94,49 +92,4 @@ pub(crate) async fn run(client: Client, command: &Command) -> Result<(), Failure
 
 fn run_id(run: Option<v1::Run>) -> String {
     run.map_or_else(|| "a run".to_owned(), |run| sanitise::plain(&run.run_id))
-}
-
-pub(crate) async fn search(client: Client, args: &SearchArgs) -> Result<(), Failure> {
-    let request = v1::SearchRequest {
-        selector: args.selector.clone(),
-        filter: Some(v1::Filter {
-            regex: args.pattern.clone(),
-            ignore_case: args.ignore_case,
-            ..v1::Filter::default()
-        }),
-        context_lines: args.context,
-        max_hits: args.max_hits,
-        codecs: vec![v1::Codec::None.into(), v1::Codec::Zstd.into()],
-        ..v1::SearchRequest::default()
-    };
-    let failed = |status| Failure::of_selection(client.error(&status, "searching"), &args.selector);
-    let mut responses = client.log().search(request).await.map_err(failed)?.into_inner();
-    let style = Style {
-        output: args.output,
-        colours: args.color.colours(),
-        timestamps: false,
-        prefix: Switch::Auto,
-    };
-    let mut printer = Printer::new(io::stdout(), style);
-    let mut streams = std::collections::BTreeMap::new();
-    while let Some(response) = responses.message().await.map_err(failed)? {
-        match response.message {
-            Some(Message::Stream(stream)) => {
-                printer.announce(&stream);
-                streams.insert(stream.stream_id, std::sync::Arc::new(stream));
-            }
-            Some(Message::Hits(hits)) => {
-                let (Some(stream), Some(block)) = (streams.get(&hits.stream_id), &hits.block) else {
-                    return Err(Failure::Failed(
-                        "the relay sent hits of an unknown stream".to_owned(),
-                    ));
-                };
-                printer.lines(&StreamLines::open(std::sync::Arc::clone(stream), block)?)?;
-                printer.flush()?;
-            }
-            Some(Message::Progress(_)) | None => {}
-        }
-    }
-    printer.finish()?;
-    Ok(())
 }

@@ -22,6 +22,8 @@ pub(crate) enum Failure {
     /// Said in full already, or in this sentence.
     Failed(String),
     Output(io::Error),
+    /// A search has no hits; nothing is said.
+    NothingFound,
 }
 
 impl From<Error> for Failure {
@@ -52,7 +54,11 @@ impl Failure {
         match self {
             Self::Usage(_) | Self::Selector { .. } => 2,
             Self::Client(Error::Dial(_) | Error::BadRequest { .. }) => 2,
-            Self::Client(_) | Self::UnknownStream(_) | Self::Failed(_) | Self::Output(_) => 1,
+            Self::Client(_)
+            | Self::UnknownStream(_)
+            | Self::Failed(_)
+            | Self::Output(_)
+            | Self::NothingFound => 1,
         }
     }
 }
@@ -73,6 +79,7 @@ pub(crate) fn message(failure: &Failure) -> String {
             );
         }
         Failure::Usage(sentence) | Failure::Failed(sentence) => text.push_str(sentence),
+        Failure::NothingFound => text.push_str("nothing was found"),
         Failure::Output(error) => {
             let _ = write!(text, "cannot write to standard output: {error}");
         }

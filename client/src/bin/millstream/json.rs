@@ -21,6 +21,9 @@ struct JsonLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     text_base64: Option<String>,
     partial: bool,
+    /// Only in the answer of a search.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hit: Option<bool>,
     labels: &'a BTreeMap<String, String>,
 }
 
@@ -72,8 +75,13 @@ pub(crate) struct JsonAgent<'a> {
     pub(crate) labels: &'a BTreeMap<String, String>,
 }
 
-/// Writes one line of a stream.
-pub(crate) fn write_line(out: &mut impl Write, stream: &v1::Stream, line: &Line<'_>) -> io::Result<()> {
+/// Writes one line of a stream; of a search with whether it is a hit.
+pub(crate) fn write_line(
+    out: &mut impl Write,
+    stream: &v1::Stream,
+    line: &Line<'_>,
+    hit: Option<bool>,
+) -> io::Result<()> {
     let text = String::from_utf8_lossy(line.text);
     let is_utf8 = matches!(text, std::borrow::Cow::Borrowed(_));
     write(
@@ -86,6 +94,7 @@ pub(crate) fn write_line(out: &mut impl Write, stream: &v1::Stream, line: &Line<
             text: &text,
             text_base64: (!is_utf8).then(|| STANDARD.encode(line.text)),
             partial: line.partial,
+            hit,
             labels: &stream.labels,
         },
     )
@@ -204,7 +213,7 @@ mod tests {
             text,
         };
         let mut out = Vec::new();
-        write_line(&mut out, &stream, &line).unwrap();
+        write_line(&mut out, &stream, &line, None).unwrap();
         String::from_utf8(out).unwrap()
     }
 

@@ -1,7 +1,7 @@
 //! `millstream`: the command line for people and scripts.
 //!
-//! In the order in which data flows: [`args`] parses, [`when`] understands times, `tail`, `cat`, `ls` and
-//! `control` are the commands, [`print`] turns lines into text, JSON or bytes by way of [`sanitise`]
+//! In the order in which data flows: [`args`] parses, [`when`] understands times, `tail`, `cat`, `ls`,
+//! `search` and `control` are the commands, [`print`] turns lines into text, JSON or bytes by way of [`sanitise`]
 //! and [`json`], and [`explain`] turns errors into what a person can act on. Everything that speaks to
 //! the relay is in the library.
 
@@ -13,6 +13,7 @@ mod json;
 mod ls;
 mod print;
 mod sanitise;
+mod search;
 mod table;
 mod tail;
 mod when;
@@ -53,6 +54,8 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Output(error)) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        // As grep has it: the status says it.
+        Err(failure @ Failure::NothingFound) => ExitCode::from(failure.exit_status()),
         Err(failure) => {
             eprint!("{}", explain::message(&failure));
             ExitCode::from(failure.exit_status())
@@ -65,7 +68,7 @@ async fn run(args: &Args) -> Result<(), Failure> {
         Command::Tail(options) => tail::run(args.client().await?, options).await,
         Command::Ls(options) => ls::run(args.client().await?, options).await,
         Command::Cat(options) => cat::run(args.client().await?, options).await,
-        Command::Search(options) => control::search(args.client().await?, options).await,
+        Command::Search(options) => search::run(args.client().await?, options).await,
         Command::Start(_) | Command::Stop(_) | Command::Restart(_) | Command::SetArgv(_) => {
             control::run(args.client().await?, &args.command).await
         }

@@ -104,8 +104,8 @@ impl<W: Write> Printer<W> {
     pub(crate) fn lines(&mut self, lines: &StreamLines) -> io::Result<()> {
         for line in lines.lines() {
             match self.style.output {
-                Output::Text => self.text_line(lines.stream(), &line)?,
-                Output::Json => json::write_line(&mut self.out, lines.stream(), &line)?,
+                Output::Text => self.text_line(lines.stream(), &line, "")?,
+                Output::Json => json::write_line(&mut self.out, lines.stream(), &line, None)?,
                 Output::Raw => write_raw(&mut self.out, &line)?,
             }
         }
@@ -115,10 +115,34 @@ impl<W: Write> Printer<W> {
     /// Prints one line of a stream.
     pub(crate) fn line(&mut self, stream: &v1::Stream, line: &Line<'_>) -> io::Result<()> {
         match self.style.output {
-            Output::Text => self.text_line(stream, line),
-            Output::Json => json::write_line(&mut self.out, stream, line),
+            Output::Text => self.text_line(stream, line, ""),
+            Output::Json => json::write_line(&mut self.out, stream, line, None),
             Output::Raw => write_raw(&mut self.out, line),
         }
+    }
+
+    /// Prints one line that a search found, or one around it.
+    pub(crate) fn found(
+        &mut self,
+        stream: &v1::Stream,
+        line: &Line<'_>,
+        is_hit: bool,
+        with_sequence: bool,
+    ) -> io::Result<()> {
+        match self.style.output {
+            Output::Text if with_sequence => {
+                let mark = format!("{}{}", line.sequence, if is_hit { ": " } else { "- " });
+                self.text_line(stream, line, &mark)
+            }
+            Output::Text => self.text_line(stream, line, ""),
+            Output::Json => json::write_line(&mut self.out, stream, line, Some(is_hit)),
+            Output::Raw => write_raw(&mut self.out, line),
+        }
+    }
+
+    /// Says that lines are left out here.
+    pub(crate) fn separator(&mut self) -> io::Result<()> {
+        self.out.write_all(b"--\n")
     }
 
     pub(crate) fn flush(&mut self) -> io::Result<()> {
@@ -133,7 +157,8 @@ impl<W: Write> Printer<W> {
         self.out.flush()
     }
 
-    fn text_line(&mut self, stream: &v1::Stream, line: &Line<'_>) -> io::Result<()> {
+    /// `mark` stands before the text.
+    fn text_line(&mut self, stream: &v1::Stream, line: &Line<'_>, mark: &str) -> io::Result<()> {
         if std::mem::take(&mut self.prefixes_stale) {
             make_prefixes(&mut self.names, self.style.colours);
         }
@@ -156,6 +181,7 @@ impl<W: Write> Printer<W> {
                 out.extend_from_slice(rfc3339(line.time_unix_us).as_bytes());
                 out.push(b' ');
             }
+            out.extend_from_slice(mark.as_bytes());
         }
         if line.channel == v1::Channel::Notice {
             let (begin, end): (&[u8], &[u8]) = if self.style.colours {
