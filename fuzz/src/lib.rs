@@ -5,9 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use millstream_proto::block::{Line, OpenBlock, next_sequence, validate};
+use millstream_proto::block::{BlockBuilder, Line, OpenBlock, Unpacker, next_sequence, validate};
 use millstream_proto::v1;
 use millstream_relay::filter::LineFilter;
+use millstream_relay::search::Scanner;
 use millstream_relay::selector::Selector;
 use prost::Message;
 
@@ -190,4 +191,59 @@ pub fn line_filter(data: &[u8]) {
             .any(|window| window == substring.as_bytes());
         assert_eq!(keeps, found != filter.invert, "a substring is found where it is");
     }
+}
+
+/// A filter and the text of a block: one byte of choices, then substring, regular expression and lines,
+/// separated by zero bytes. Looking through the whole text finds exactly the lines that the filter keeps when
+/// it is asked of each.
+pub fn scan(data: &[u8]) {
+    let Some((choices, rest)) = data.split_first() else {
+        return;
+    };
+    let mut parts = rest.splitn(3, |byte| *byte == 0);
+    let (Some(substring), Some(regex), Some(text)) = (parts.next(), parts.next(), parts.next()) else {
+        return;
+    };
+    let (Ok(substring), Ok(regex)) = (std::str::from_utf8(substring), std::str::from_utf8(regex)) else {
+        return;
+    };
+    let filter = v1::Filter {
+        substring: substring.to_owned(),
+        regex: regex.to_owned(),
+        ignore_case: choices & 1 != 0,
+        invert: choices & 2 != 0,
+        severities: (1..=3)
+            .filter(|severity| choices & (2 << severity) != 0)
+            .collect(),
+        ..v1::Filter::default()
+    };
+    let Ok(scanner) = Scanner::new(&filter) else {
+        return;
+    };
+    let mut builder = BlockBuilder::new();
+    for (number, line) in text.split(|byte| *byte == b'\n').enumerate() {
+        let channel = if choices & 32 != 0 && number % 2 == 1 {
+            v1::Channel::Notice
+        } else {
+            v1::Channel::Stdout
+        };
+        if !builder.push_line(line, 0, channel, false) {
+            return;
+        }
+    }
+    let block = builder.finish(0).expect("there is a line, perhaps an empty one");
+    let mut unpacker = Unpacker::new();
+    let unpacked = unpacker.unpack(&block).expect("what was built opens");
+    let mut found = Vec::new();
+    let scanned = scanner.scan(&unpacked, |line, end| {
+        assert_eq!(unpacked.text()[end - 1], b'\n', "a line ends where it is said");
+        found.push(line.sequence);
+    });
+    scanned.expect("what was built has lines");
+    let lines = unpacked.lines().expect("what was built has lines");
+    let asked: Vec<_> = lines
+        .filter(|line| scanner.keeps(line))
+        .map(|line| line.sequence)
+        .collect();
+    assert_eq!(found, asked, "{filter:?}");
 }

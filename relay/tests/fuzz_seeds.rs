@@ -87,6 +87,11 @@ fn no_bytes_that_are_nearly_a_filter_break_a_promise() {
     run("line_filter", targets::line_filter);
 }
 
+#[test]
+fn no_text_that_is_looked_through_hides_a_line_or_invents_one() {
+    run("scan", targets::scan);
+}
+
 /// Some lines from the middle of a real log.
 fn excerpt(name: &str, lines: std::ops::Range<usize>) -> Vec<Vec<u8>> {
     let log = std::fs::read(root().join("tests/data").join(name)).unwrap();
@@ -153,6 +158,31 @@ fn make_seeds() {
         ("wrong", "a b"),
     ] {
         write("selector", name, text.as_bytes());
+    }
+
+    let python = excerpt("cpython-build-1.log", 100..110).join(&b'\n');
+    let cargo = excerpt("cargo-build-failed.ansi.log", 100..118).join(&b'\n');
+    let levels: &[u8] =
+        b"E0101 10:10:10 x\n[error] y\nlevel=warn\n##vso[task.logissue type=error]\n0 errors\n";
+    for (name, choices, substring, regex, lines) in [
+        ("literal", 0_u8, "gcc", "", &python[..]),
+        ("regex", 1, "", "^CHECKING .*(yes|no)$", &python),
+        ("over-lines", 0, "", "c[^g]*\\s|\\Ach", &python),
+        ("inverted", 2, "checking", "x*", &python),
+        ("errors", 16, "", "", &cargo),
+        ("levels", 8 | 16 | 32, "", "", levels),
+        ("none", 4, "e", "", levels),
+    ] {
+        let data = [
+            &[choices][..],
+            substring.as_bytes(),
+            &[0],
+            regex.as_bytes(),
+            &[0],
+            lines,
+        ]
+        .concat();
+        write("scan", name, &data);
     }
 
     let warning = excerpt("cargo-build-failed.ansi.log", 8..9).concat();
