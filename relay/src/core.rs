@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use tonic::Status;
 
 use crate::auth::{Access, AuditQueue};
+use crate::control::{AttachApi, Attached, ControlApi};
 use crate::ingest::IngestApi;
 use crate::metrics::Metrics;
 use crate::search::SearchPool;
@@ -78,6 +79,8 @@ pub(crate) struct CoreParts {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) writer: Writer,
     pub(crate) search_pool: Arc<SearchPool>,
+    /// Agents that take commands now.
+    pub(crate) attached: Attached,
     /// Cancelled when the relay begins to stop: take nothing new.
     pub(crate) stop: CancellationToken,
     /// Cancelled once everything that was accepted is durable: say so and hang up.
@@ -226,6 +229,7 @@ impl Core {
                 search_pool: Arc::new(SearchPool::new(options.max_searches)),
                 options,
                 writer,
+                attached: Attached::default(),
                 stop,
                 drained: CancellationToken::new(),
                 tasks: TaskTracker::new(),
@@ -250,8 +254,12 @@ impl Core {
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
         tonic::service::Routes::new(ingest)
             .add_service(services::log_service(Arc::clone(parts)))
-            .add_service(AgentServiceServer::new(services::NotYet))
-            .add_service(ControlServiceServer::new(services::NotYet))
+            .add_service(AgentServiceServer::new(AttachApi {
+                parts: Arc::clone(parts),
+            }))
+            .add_service(ControlServiceServer::new(ControlApi {
+                parts: Arc::clone(parts),
+            }))
             .add_service(LogsServiceServer::new(services::NotYet))
     }
 

@@ -4,9 +4,6 @@
 
 use millstream_proto::opentelemetry::proto::collector::logs::v1::ExportLogsServiceRequest;
 use millstream_proto::opentelemetry::proto::collector::logs::v1::logs_service_client::LogsServiceClient;
-use millstream_proto::v1;
-use millstream_proto::v1::agent_service_client::AgentServiceClient;
-use millstream_proto::v1::control_service_client::ControlServiceClient;
 use millstream_relay::config::{Config, Settings};
 use millstream_relay::server::Relay;
 use tonic::transport::Channel;
@@ -29,21 +26,6 @@ async fn calls_that_are_not_served_yet_are_unimplemented_and_name_what_and_the_v
     let relay = Relay::start(Config::load(settings, None).unwrap()).await.unwrap();
     let url = format!("http://{}", relay.address());
     let channel = Channel::from_shared(url).unwrap().connect().await.unwrap();
-
-    let mut control = ControlServiceClient::new(channel.clone());
-    assert_not_yet(&control.start(v1::StartRequest::default()).await.unwrap_err());
-    assert_not_yet(&control.stop(v1::StopRequest::default()).await.unwrap_err());
-    assert_not_yet(&control.restart(v1::RestartRequest::default()).await.unwrap_err());
-    assert_not_yet(
-        &control
-            .set_command(v1::SetCommandRequest::default())
-            .await
-            .unwrap_err(),
-    );
-
-    let mut agent = AgentServiceClient::new(channel.clone());
-    let nothing = tokio_stream::empty::<v1::AttachRequest>();
-    assert_not_yet(&agent.attach(nothing).await.unwrap_err());
 
     let mut otlp = LogsServiceClient::new(channel);
     assert_not_yet(

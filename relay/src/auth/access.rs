@@ -170,6 +170,25 @@ impl Access {
         self.scope.matches(&labels)
     }
 
+    /// Whether a source of an agent exists for the caller.
+    pub(crate) fn sees_source(&self, agent: &v1::Agent, source: &str) -> bool {
+        let mut labels = agent.labels.clone();
+        labels.insert("agent".to_owned(), agent.agent_id.clone());
+        labels.insert("host".to_owned(), agent.host.clone());
+        labels.insert("source".to_owned(), source.to_owned());
+        self.scope.matches(&labels)
+    }
+
+    /// Leaves of what an agent reports the sources that exist for the caller.
+    pub(crate) fn hide_sources(&self, agent: &mut v1::Agent) {
+        if self.sees_everything() {
+            return;
+        }
+        let mut sources = std::mem::take(&mut agent.sources);
+        sources.retain(|status| self.sees_source(agent, &status.source));
+        agent.sources = sources;
+    }
+
     /// Whether streams of this agent and host can be within the scope; which of them are is known when their
     /// labels are.
     pub(crate) fn may_send_as(&self, agent_id: &str, host: &str) -> bool {

@@ -44,18 +44,16 @@ pub(super) enum CheckError {
     Checkpoint(usize),
 }
 
-/// Checks the first message of a session.
-pub(super) fn check_hello(hello: &v1::Hello) -> Result<(), CheckError> {
-    if hello.protocol_version != PROTOCOL_VERSION {
-        return Err(CheckError::ProtocolVersion(hello.protocol_version));
+/// Checks what every call of an agent begins with.
+pub(super) fn check_agent(protocol_version: u32, agent_id: &str, host: &str) -> Result<(), CheckError> {
+    if protocol_version != PROTOCOL_VERSION {
+        return Err(CheckError::ProtocolVersion(protocol_version));
     }
     let is_id_character = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-    if hello.agent_id.is_empty() || hello.agent_id.len() > 64 || !hello.agent_id.bytes().all(is_id_character)
-    {
-        return Err(CheckError::AgentId(shortened(&hello.agent_id)));
+    if agent_id.is_empty() || agent_id.len() > 64 || !agent_id.bytes().all(is_id_character) {
+        return Err(CheckError::AgentId(shortened(agent_id)));
     }
-    check_name("host name", &hello.host, 255)?;
-    check_labels(&hello.labels)
+    check_name("host name", host, 255)
 }
 
 /// Composes a stream's labels: the user's, those of the stream over those of the agent, and the built-in
@@ -93,7 +91,7 @@ pub(super) fn check_checkpoint(checkpoint: &[u8]) -> Result<(), CheckError> {
     Ok(())
 }
 
-fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), CheckError> {
+pub(super) fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), CheckError> {
     if labels.len() > MAX_LABELS {
         return Err(CheckError::TooManyLabels(labels.len()));
     }
@@ -135,6 +133,11 @@ fn shortened(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn check_hello(hello: &v1::Hello) -> Result<(), CheckError> {
+        check_agent(hello.protocol_version, &hello.agent_id, &hello.host)?;
+        check_labels(&hello.labels)
+    }
 
     fn hello() -> v1::Hello {
         v1::Hello {

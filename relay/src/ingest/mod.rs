@@ -4,8 +4,10 @@
 //! back through [`Session`]. Nothing is decided here about sequences: that is the writer's.
 
 mod check;
+mod identity;
 mod push;
 mod session;
 
+pub(crate) use identity::check_agent;
 pub(crate) use push::IngestApi;
 pub(crate) use session::Session;

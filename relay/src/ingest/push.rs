@@ -12,7 +12,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Session;
-use super::check::{self, CheckError};
+use super::check;
+use super::identity::check_agent;
 use crate::auth::Access;
 use crate::clock::now_unix_us;
 use crate::core::CoreParts;
@@ -50,8 +51,14 @@ impl v1::ingest_service_server::IngestService for IngestApi {
                 "the first message of a session must be Hello",
             ));
         };
-        check::check_hello(&hello).map_err(|error| hello_status(&error))?;
-        self.check_identity(&access, &hello)?;
+        check_agent(
+            &self.parts,
+            &access,
+            hello.protocol_version,
+            &hello.agent_id,
+            &hello.host,
+        )?;
+        check::check_labels(&hello.labels).map_err(|error| Status::invalid_argument(error.to_string()))?;
         // A new session needs a write of its own, so it would wait without a word. The agent keeps its lines,
         // says why and comes again.
         if let Some(trouble) = self.parts.trouble() {
@@ -66,6 +73,7 @@ impl v1::ingest_service_server::IngestService for IngestApi {
             state: v1::AgentState::Connected.into(),
             connected_unix_us: now_unix_us(),
             disconnected_unix_us: 0,
+            ..v1::Agent::default()
         };
         let parts = Arc::clone(&self.parts);
         let epoch = parts
@@ -112,28 +120,7 @@ impl v1::ingest_service_server::IngestService for IngestApi {
     }
 }
 
-impl IngestApi {
-    /// Whether the caller may be this agent: their token must allow its host, and the host that the agent had
-    /// before, or one host could take over the streams of another by its agent's id.
-    fn check_identity(&self, access: &Access, hello: &v1::Hello) -> Result<(), Status> {
-        let not_allowed = |host: &str| {
-            Status::permission_denied(format!(
-                "{} may not send as agent {} of host {host}: its scope is {}; make a token for that host \
-                 (`millstream-relay token create --role agent --host {host}`), or set `host` at the agent",
-                access.who(),
-                hello.agent_id,
-                access.scope(),
-            ))
-        };
-        if !access.may_send_as(&hello.agent_id, &hello.host) {
-            return Err(not_allowed(&hello.host));
-        }
-        match self.parts.agents.get(&hello.agent_id) {
-            Some(known) if !access.may_send_as(&hello.agent_id, &known.host) => Err(not_allowed(&known.host)),
-            _ => Ok(()),
-        }
-    }
-}
+impl IngestApi {}
 
 /// The side that sends. Dropped by the server when the agent is gone, which stops the reader.
 struct Responses {
@@ -408,13 +395,6 @@ fn not_open(handle: u32) -> Status {
     Status::invalid_argument(format!(
         "stream handle {handle} is not open; send OpenStream first"
     ))
-}
-
-fn hello_status(error: &CheckError) -> Status {
-    match error {
-        CheckError::ProtocolVersion(_) => Status::failed_precondition(error.to_string()),
-        _ => Status::invalid_argument(error.to_string()),
-    }
 }
 
 fn stopping(stopped: Stopped) -> Status {

@@ -105,14 +105,22 @@ pub(super) fn agents(
         let (host, agent_id) = request.page_token.split_once('/').ok_or_else(bad_token)?;
         agents.retain(|agent| (agent.host.as_str(), agent.agent_id.as_str()) > (host, agent_id));
     }
-    let limit = page_limit(request.page_size);
-    let next_page_token = match agents.get(limit) {
-        Some(_) => {
-            agents.truncate(limit);
-            let last = &agents[limit - 1];
-            format!("{}/{}", last.host, last.agent_id)
-        }
-        None => String::new(),
+    for agent in &mut agents {
+        access.hide_sources(agent);
+    }
+    let mut bytes = 0;
+    let fitting = agents.iter().take_while(|agent| {
+        bytes += prost::Message::encoded_len(*agent) + 8;
+        bytes <= PAGE_BYTES
+    });
+    // One alone is far below the limit of a message.
+    let length = fitting.count().clamp(1, page_limit(request.page_size));
+    let next_page_token = if length < agents.len() {
+        agents.truncate(length);
+        let last = &agents[length - 1];
+        format!("{}/{}", last.host, last.agent_id)
+    } else {
+        String::new()
     };
     Ok(v1::ListAgentsResponse {
         agents,

@@ -202,12 +202,16 @@ struct Hidden {
 impl VisibleAgents {
     fn changed_after(&self, version: Option<u64>) -> VecDeque<Message> {
         let changed = self.agents.changed_after(version).into_iter();
-        let is_visible = |agent: &v1::Agent| {
-            self.hidden.as_ref().is_none_or(|hidden| {
-                hidden.access.sees_agent(agent) || hidden.by_stream.contains(&agent.agent_id)
-            })
+        let visible = |mut agent: v1::Agent| {
+            if let Some(hidden) = &self.hidden {
+                if !hidden.access.sees_agent(&agent) && !hidden.by_stream.contains(&agent.agent_id) {
+                    return None;
+                }
+                hidden.access.hide_sources(&mut agent);
+            }
+            Some(Message::Agent(agent))
         };
-        changed.filter(is_visible).map(Message::Agent).collect()
+        changed.filter_map(visible).collect()
     }
 
     /// The agent that a stream makes visible for the first time.
@@ -217,7 +221,8 @@ impl VisibleAgents {
         if !hidden.by_stream.insert(agent_id.clone()) {
             return None;
         }
-        let agent = self.agents.get(agent_id)?;
+        let mut agent = self.agents.shown(agent_id)?;
+        hidden.access.hide_sources(&mut agent);
         (!hidden.access.sees_agent(&agent)).then_some(Message::Agent(agent))
     }
 }

@@ -27,6 +27,7 @@ pub(crate) struct Registry {
 struct State {
     by_id: BTreeMap<u64, Arc<StreamHandle>>,
     by_key: HashMap<StreamKey, Arc<StreamHandle>>,
+    by_run: HashMap<String, Arc<StreamHandle>>,
     interests: Vec<Weak<Interest>>,
 }
 
@@ -50,8 +51,13 @@ impl Registry {
             source: record.source.clone(),
             instance: record.instance.clone(),
         };
+        let run_id = record.run.as_ref().map(|run| run.run_id.clone());
         let handle = StreamHandle::new(record, Arc::clone(&self.budget));
         let mut state = self.lock();
+        if let Some(run_id) = run_id {
+            // The first to use an id keeps it: nobody can put a run of theirs in another's place.
+            state.by_run.entry(run_id).or_insert_with(|| Arc::clone(&handle));
+        }
         state.by_id.insert(handle.stream_id, Arc::clone(&handle));
         state.by_key.insert(key, Arc::clone(&handle));
         state.interests.retain(|interest| {
@@ -86,6 +92,11 @@ impl Registry {
             .filter(|stream| wanted(&stream.labels))
             .filter_map(|stream| stream.labels.get("agent").cloned())
             .collect()
+    }
+
+    /// The stream of a run.
+    pub(crate) fn find_run(&self, run_id: &str) -> Option<Arc<StreamHandle>> {
+        self.lock().by_run.get(run_id).cloned()
     }
 
     /// Highest stream id so far; 0 without a stream.

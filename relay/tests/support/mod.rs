@@ -143,14 +143,18 @@ impl Agent {
     }
 
     pub(crate) async fn open(&mut self, handle: u32, instance: &str) -> v1::StreamOpened {
-        self.send(push_request::Message::OpenStream(v1::OpenStream {
+        self.open_as(v1::OpenStream {
             handle,
             source: "app".to_owned(),
             instance: instance.to_owned(),
             path: instance.to_owned(),
             ..v1::OpenStream::default()
-        }))
-        .await;
+        })
+        .await
+    }
+
+    pub(crate) async fn open_as(&mut self, open: v1::OpenStream) -> v1::StreamOpened {
+        self.send(push_request::Message::OpenStream(open)).await;
         loop {
             match self.receive().await.unwrap() {
                 push_response::Message::StreamOpened(opened) => return opened,
