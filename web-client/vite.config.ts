@@ -1,5 +1,6 @@
 import { svelte } from "@sveltejs/vite-plugin-svelte";
 import { defineConfig } from "vitest/config";
+import { hubChunk } from "./dev/hub-chunk";
 
 /** Set for work without a relay. */
 const isFake = process.env["MILLSTREAM_FAKE"] === "1";
@@ -12,6 +13,7 @@ const proxy: Record<string, string> = isFake ? {} : { "/millstream.v1.LogService
 export default defineConfig({
   plugins: [
     svelte(),
+    hubChunk(),
     // Only on request: it needs the generated code, which does not exist before the first build.
     isFake && import("./dev/fake-relay").then((dev) => dev.fakeRelay()),
   ],

@@ -101,6 +101,7 @@ async fn every_role_may_get_the_paths_that_the_table_says() {
         ("/readyz", Rule::Open),
         ("/", Rule::Open),
         ("/api/session", Rule::Open),
+        ("/api/settings", Rule::Needs(Role::Viewer)),
         ("/metrics", Rule::NeedsWithoutScope(Role::Viewer)),
         ("/api/streams/x/raw", Rule::Needs(Role::Viewer)),
     ] {

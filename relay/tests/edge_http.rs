@@ -216,3 +216,13 @@ async fn only_pages_of_configured_origins_may_call() {
         "{exposed}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_web_client_is_told_where_sources_are_shown() {
+    let edge = Edge::start().await;
+    let answer = edge.get("/api/settings").await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.headers.get("content-type"), "application/json");
+    assert_eq!(answer.text(), r#"{"link_templates":[]}"#);
+    edge.relay.stop().await;
+}

@@ -123,3 +123,20 @@ fn a_value_of_the_wrong_kind_names_its_place() {
     assert_eq!(output.status.code(), Some(2), "{message}");
     assert!(message.contains("--max-streams"), "{message}");
 }
+
+#[test]
+fn a_link_template_that_could_run_something_is_refused_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(dir.path(), "link_templates = [\"javascript:{path}\"]\n");
+    let output = check_config().arg("--config").arg(&path).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", told(&output));
+    assert!(
+        told(&output).contains("begin it with one of https"),
+        "{}",
+        told(&output)
+    );
+    let good = "https://git.example.com/{label.commit}/{path}#L{line}";
+    let path = file(dir.path(), &format!("link_templates = [\"{good}\"]\n"));
+    let text = understood(check_config().arg("--config").arg(&path));
+    assert!(text.contains(good), "{text}");
+}

@@ -74,6 +74,8 @@ pub fn of_http(method: &Method, path: &str) -> Option<Rule> {
         // Who is logged in; logging in and out.
         "/api/session" if reads => Some(Rule::Open),
         "/api/session" if method == Method::POST || method == Method::DELETE => Some(Rule::OpenToOwnPages),
+        // Addresses of the place's own code browsers.
+        "/api/settings" if reads => Some(Rule::Needs(Role::Viewer)),
         _ if !path.starts_with("/api/") => {
             // The web client's files: the same for everybody, and needed to log in.
             reads.then_some(Rule::Open)

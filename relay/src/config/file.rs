@@ -7,13 +7,14 @@ use serde::Deserialize;
 use super::ConfigError;
 
 /// The keys, as [`super::Settings`] documents them.
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 16] = [
     "listen",
     "data_dir",
     "cors_origins",
     "tls_cert",
     "tls_key",
     "tls_client_ca",
+    "link_templates",
     "auth",
     "public_url",
     "insecure_no_auth",
@@ -34,6 +35,7 @@ pub(super) struct File {
     pub(super) tls_cert: Option<PathBuf>,
     pub(super) tls_key: Option<PathBuf>,
     pub(super) tls_client_ca: Option<PathBuf>,
+    pub(super) link_templates: Option<Vec<String>>,
     pub(super) auth: Option<bool>,
     pub(super) public_url: Option<String>,
     pub(super) insecure_no_auth: Option<bool>,

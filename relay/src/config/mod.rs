@@ -5,6 +5,7 @@
 
 mod access;
 mod file;
+mod link_template;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use crate::{CoreOptions, Fsync};
 
 use access::AccessWishes;
 pub use access::{AccessConfig, AccessError};
+pub use link_template::LinkTemplate;
 
 /// Everything that can be set, as flags and environment variables. The keys of the file are the same
 /// with underscores.
@@ -50,6 +52,17 @@ pub struct Settings {
     /// Authorities (PEM) whose certificates tell which host an agent is; such an agent needs no token
     #[arg(long, env = "MILLSTREAM_TLS_CLIENT_CA", value_name = "FILE", global = true)]
     pub tls_client_ca: Option<PathBuf>,
+    /// Where the web client leads from `path:line:column` in a log, such as
+    /// https://git.example.com/{label.repo}/blob/{label.commit}/{path}#L{line}; the first one that can be filled
+    /// is taken; separated by spaces [default: nowhere]
+    #[arg(
+        long,
+        env = "MILLSTREAM_LINK_TEMPLATES",
+        value_name = "URLS",
+        value_delimiter = ' ',
+        global = true
+    )]
+    pub link_templates: Option<Vec<String>>,
     /// Ask every caller for a token, also on loopback [default: true, but false on loopback]
     #[arg(long, env = "MILLSTREAM_AUTH", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", global = true)]
     pub auth: Option<bool>,
@@ -98,6 +111,7 @@ pub struct Config {
     pub public_url: Option<PublicUrl>,
     /// `None`: no TLS.
     pub tls: Option<TlsFiles>,
+    pub link_templates: Vec<LinkTemplate>,
     /// Who is let in, and how.
     pub access: AccessConfig,
     pub core: CoreOptions,
@@ -176,6 +190,13 @@ impl Config {
                 .collect::<Result<_, _>>()?,
             public_url: public_url.transpose()?,
             tls,
+            link_templates: settings
+                .link_templates
+                .or(file.link_templates)
+                .unwrap_or_default()
+                .into_iter()
+                .map(LinkTemplate::parse)
+                .collect::<Result<_, _>>()?,
             access,
             core: CoreOptions {
                 fsync: fsync.map_or(Ok(defaults.fsync), |policy| parse_fsync(policy, interval))?,
@@ -268,8 +289,11 @@ impl Config {
             0 => "lines are taken until the disk is full; agents wait then".to_owned(),
             bytes => format!("no more lines are taken below {bytes} free bytes; agents wait then"),
         };
+        let links = self.link_templates.iter().fold(String::new(), |text, template| {
+            text + "sources   are shown at " + template.as_str() + "\n"
+        });
         format!(
-            "listen    {}: {who}\n{}{}browsers  {pages}\ndata      {}\nfsync     {durable}\nspace     {space}\n\
+            "listen    {}: {who}\n{}{}browsers  {pages}\n{links}data      {}\nfsync     {durable}\nspace     {space}\n\
              limits    {} streams, {} bytes unacknowledged per agent\n",
             self.listen,
             self.explain_tls(),

@@ -9,11 +9,12 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use super::{metrics, raw_download, session, web_client};
+use super::{metrics, raw_download, session, settings, web_client};
 use crate::Core;
 use crate::auth::{Access, Authority, Role, Rule};
+use crate::config::LinkTemplate;
 
-pub(super) fn router(core: Core, authority: Arc<Authority>) -> Router {
+pub(super) fn router(core: Core, authority: Arc<Authority>, links: Arc<[LinkTemplate]>) -> Router {
     Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
@@ -26,6 +27,7 @@ pub(super) fn router(core: Core, authority: Arc<Authority>) -> Router {
                 .layer(axum::extract::DefaultBodyLimit::max(session::MAX_BODY_BYTES))
                 .with_state(authority),
         )
+        .route("/api/settings", get(settings::show).with_state(links))
         .route("/api/streams/{id}/raw", get(raw_download::download))
         .fallback(get(web_client::file))
         .with_state(core)

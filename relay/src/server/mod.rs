@@ -10,6 +10,7 @@ mod listen;
 mod metrics;
 mod raw_download;
 mod session;
+mod settings;
 mod switch;
 mod tls;
 mod web_client;
@@ -136,7 +137,7 @@ impl Relay {
         let (health, grpc) = grpc::service(&core, &authority).await;
         let service = switch::Switch::new(
             grpc,
-            http_routes::router(core.clone(), Arc::clone(&authority)),
+            http_routes::router(core.clone(), Arc::clone(&authority), config.link_templates.into()),
             &authority,
         );
         let stop = CancellationToken::new();
