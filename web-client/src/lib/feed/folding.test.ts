@@ -117,6 +117,16 @@ describe("closed groups", () => {
     expect(texts(feed)).toEqual([...plain(3), "::group::live", "after"]);
   });
 
+  test("are those of the lines that arrive where the relay cannot search", async () => {
+    const service = new FakeLogService();
+    service.canSearch = false;
+    service.add(1, made(plain(3)));
+    const feed = open(service, [1]);
+    await until(() => expect(feed.rows).toHaveLength(3));
+    service.append(1, made(group("live", 2), 3));
+    await until(() => expect(feed.structure(1).outline.groups.map(({ start, end }) => [start, end])).toEqual([[3, 7]]));
+  });
+
   test("stand beside another stream's rows with their headers", async () => {
     const service = new FakeLogService();
     service.add(1, made([...plain(3), ...group("a", 40), ...plain(3)]));

@@ -33,7 +33,7 @@ export class Structure {
   #isSearched = false;
   #isEnded = false;
 
-  /** The whole stream was looked at. */
+  /** The whole stream was looked at, or as much of it as can be. */
   get isSearched(): boolean {
     return this.#isSearched;
   }
@@ -48,6 +48,11 @@ export class Structure {
     await searchStream(client, { streamId, fromSequence: from, filter: { regex: ERROR_LINES }, maxHits: MAX_ERRORS }, signal, (lines) => {
       for (const line of lines) this.outline.addErrorLine(line.sequence);
     });
+    this.goOn();
+  }
+
+  /** Goes on with the lines that arrive: after the search, or without one where the relay cannot search. */
+  goOn(): void {
     this.#isSearched = true;
     for (const line of this.#waiting.splice(0)) this.#take(line);
   }

@@ -59,7 +59,12 @@ export class Structures {
           break;
         } catch (error) {
           // Without a search the log is shown as it is, with the groups of the lines that arrive.
-          if (this.#signal.aborted || waitMs === null || ConnectError.from(error).code !== Code.ResourceExhausted) break;
+          if (this.#signal.aborted) break;
+          if (waitMs === null || ConnectError.from(error).code !== Code.ResourceExhausted) {
+            structure.goOn();
+            this.#found(id);
+            break;
+          }
           await pause(waitMs, this.#signal);
         }
       }

@@ -15,6 +15,7 @@ export class FakeLogService {
   readonly tails: TailRequest[] = [];
   reads = 0;
   searches = 0;
+  canSearch = true;
   /** Calls of Tail to end after their first heartbeat. */
   hangUps = 0;
   /** Ends every open call with this error once. */
@@ -89,6 +90,7 @@ export class FakeLogService {
 
   async *#search(request: SearchRequest) {
     this.searches += 1;
+    if (!this.canSearch) throw new ConnectError("Search is not served.", Code.Unimplemented);
     for (const id of request.streamIds) {
       const hits: TestLine[] = [];
       const sequences: number[] = [];
