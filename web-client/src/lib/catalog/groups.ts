@@ -69,14 +69,16 @@ export function sourceName(stream: Stream): string {
 
 /** What tells a stream from the others of its source: a path, or when its run began. */
 export function instanceName(stream: Stream): string {
-  if (stream.run !== undefined) {
-    const start = new Date(Number(stream.run.startUnixUs) / 1_000);
+  const path = stream.labels["path"];
+  // The instance of what is piped in is made up: when it began tells a person more.
+  if (stream.run !== undefined || (path === undefined && /^[0-9a-z]{16,32}$/.test(stream.instance))) {
+    const start = new Date(Number(stream.run?.startUnixUs ?? stream.createdUnixUs) / 1_000);
     const time = start.toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
     const isToday = start.toDateString() === new Date().toDateString();
     return isToday ? time : `${start.toLocaleDateString("en-CA").slice(5)} ${time}`;
   }
-  const path = stream.labels["path"] ?? stream.instance;
-  return path.split("/").at(-1) || path;
+  const name = path ?? stream.instance;
+  return name.split("/").at(-1) || name;
 }
 
 /** A name for each of the streams: as little of host, source and instance as tells them apart. */
@@ -93,7 +95,7 @@ export function shortNames(streams: readonly Stream[]): string[] {
 
 /** One line that names a stream in full. */
 export function fullName(stream: Stream): string {
-  const what = stream.run ? stream.run.argv.join(" ") : (stream.labels["path"] ?? stream.instance);
+  const what = stream.run ? stream.run.argv.join(" ") : (stream.labels["path"] ?? instanceName(stream));
   return `${hostName(stream)} / ${sourceName(stream)} — ${what}`;
 }
 

@@ -44,7 +44,7 @@ describe("how a stream stands", () => {
   test("an end says how", () => {
     const failed = stream(1, { state: StreamState.ENDED, run: run(NOW - 200_000), end: exit(101, NOW - 8_000) });
     expect(standingOf(failed, 0)).toBe("failed");
-    expect(describeStanding(failed, 0, NOW)).toBe("ended with exit 101 after 3 min 12 s");
+    expect(describeStanding(failed, 0, NOW)).toBe("exit 101 after 3 min 12 s");
     expect(standingOf(stream(2, { state: StreamState.AWAY }), 0)).toBe("away");
   });
 });
@@ -107,8 +107,11 @@ describe("the overview", () => {
   });
 
   test("the palette finds hosts, streams and what can be done, and offers a search of the text", () => {
-    const find = (query: string): string[] => paletteItems(query, streams, agents, (action) => action === "help").map(({ id }) => id);
+    const find = (query: string): string[] => 
+      // Iterators, as the catalog gives them: those can be gone through once.
+      paletteItems(query, streams.values(), agents.values(), (action) => action === "help").map(({ id }) => id);
     expect(find("build-2")).toEqual(["host-build-2", "stream-4", "text"]);
+    expect(paletteItems("build-1", streams.values(), agents.values(), () => false)[0]).toMatchObject({ host: "build-1", streams: 3 });
     expect(find("syslog build")).toEqual(["stream-4", "text"]);
     expect(find("sheet")).toEqual(["action-help", "text"]);
     expect(find("overview")).toEqual(["text"]);

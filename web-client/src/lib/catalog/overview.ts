@@ -97,7 +97,7 @@ function streamRow(stream: Stream, rates: Rates, nowMs: number): OverviewRow {
     words: describeStanding(stream, quiet, nowMs),
     host: hostName(stream),
     name: sourceName(stream),
-    detail: stream.run ? `${instanceName(stream)}  ${stream.run.argv.join(" ")}` : (stream.labels["path"] ?? stream.instance),
+    detail: stream.run ? `${instanceName(stream)}  ${stream.run.argv.join(" ")}` : (stream.labels["path"] ?? instanceName(stream)),
     title: fullName(stream),
     streamIds: [id],
     past: [],
@@ -184,7 +184,7 @@ function orderBy(sort: SortKey, descending: boolean): (a: OverviewRow, b: Overvi
   const rank = (row: OverviewRow): number => STANDINGS.indexOf(row.standing);
   const keys: Record<SortKey, (a: OverviewRow, b: OverviewRow) => number> = {
     state: (a, b) => rank(a) - rank(b),
-    name: (a, b) => byName.compare(a.host, b.host) || byName.compare(a.name, b.name),
+    name: (a, b) => byName.compare(a.host, b.host) || byName.compare(a.name, b.name) || byName.compare(a.detail, b.detail),
     rate: (a, b) => a.rate - b.rate,
     lines: (a, b) => a.lines - b.lines,
     last: (a, b) => a.lastUs - b.lastUs,

@@ -32,9 +32,11 @@ export function standingOf(stream: Stream, quiet: number): Standing {
   return quiet >= STALLED_AFTER_MS ? "stalled" : "running";
 }
 
-/** "running for 3 min 12 s", "no output for 2 min 0 s", "ended with exit 101 after 8.2 s" */
+/** Short, for a column: "running for 3 min 12 s", "no output for 2 min 0 s", "exit 101 after 8.2 s", "passed after 8.2 s". */
 export function describeStanding(stream: Stream, quiet: number, nowMs: number): string {
-  if (stream.end !== undefined) return describeEnd(stream.end, stream.run);
+  if (stream.end !== undefined) {
+    return describeEnd(stream.end, stream.run).replace(/^ended with exit 0\b/, "passed").replace(/^ended (?:with|by) /, "");
+  }
   switch (standingOf(stream, quiet)) {
     case "stalled":
       return `no output for ${formatSpan(quiet)}`;

@@ -35,7 +35,8 @@ export function describeState({ phase, tracks, away }: FeedFacts, nowMs: number)
       return { text: `${phase.reason}; reconnecting in ${seconds} s`, tone: "warning" };
     }
     case "failed":
-      return { text: phase.reason, tone: "failed" };
+      // What to do about it stands below, where there is room.
+      return { text: phase.reason.split(";")[0] ?? phase.reason, tone: "failed" };
     case "live":
     case "polling":
     case "ended":

@@ -100,6 +100,14 @@ describe("one stream", () => {
     expect(sequences(feed)).toEqual(dense(14_500, 16_000));
   });
 
+  test("knows when its first line was captured, wherever the window stands", async () => {
+    const service = new FakeLogService();
+    service.add(1, numbered(30_000));
+    const feed = open(service, [1]);
+    await until(() => expect(feed.isOpen).toBe(true));
+    expect(await feed.startUs()).toBe(1_000);
+  });
+
   test("says so when a linked line does not exist", async () => {
     const service = new FakeLogService();
     service.add(1, numbered(10));

@@ -260,6 +260,19 @@ export class LogFeed {
     this.#changed();
   }
 
+  /** When the first of the streams began: its run, or its first stored line; null when that cannot be told. */
+  async startUs(): Promise<number | null> {
+    let startUs: number | null = null;
+    await this.#attempt(async (signal) => {
+      for (const track of this.tracks.values()) {
+        const run = track.stream?.run;
+        const began = run ? Number(run.startUnixUs) : track.first < track.head ? await this.#pages.timeOf(track, track.first, signal) : null;
+        if (began !== null && (startUs === null || began < startUs)) startUs = began;
+      }
+    });
+    return startUs;
+  }
+
   /** Adds older rows above the window. */
   async loadOlder(): Promise<void> {
     await this.#load("older", MORE_LINES);

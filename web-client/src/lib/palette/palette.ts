@@ -19,13 +19,14 @@ const MIN_TEXT = 2;
 
 export function paletteItems(
   query: string,
-  streams: Iterable<Stream>,
+  known: Iterable<Stream>,
   agents: Iterable<Agent>,
   can: (action: Action) => boolean,
 ): PaletteItem[] {
   const words = query.toLowerCase().split(/\s+/).filter(Boolean);
   const items: PaletteItem[] = [];
-  const found = rank([...streams].filter((stream) => matches(searchText(stream), words)), words);
+  const streams = [...known];
+  const found = rank(streams.filter((stream) => matches(searchText(stream), words)), words);
   const text = query.trim();
 
   const byHost = new Map<string, number>();
@@ -33,7 +34,7 @@ export function paletteItems(
   for (const agent of agents) if (!byHost.has(agent.host)) byHost.set(agent.host, 0);
   const hosts = words.length === 0 ? [] : [...byHost].filter(([host]) => matches(host.toLowerCase(), words));
   const actions = BINDINGS.filter(
-    ({ action, help }) => action !== "palette" && action !== "let-go" && matches(help.toLowerCase(), words) && can(action),
+    ({ action, help, section }) => (words.length > 0 || section === "View" || section === "Everywhere") && action !== "palette" && action !== "let-go" && matches(help.toLowerCase(), words) && can(action),
   );
 
   for (const [host, count] of hosts.slice(0, MAX_HOSTS)) items.push({ kind: "host", id: `host-${host}`, host, streams: count });

@@ -1,0 +1,103 @@
+// Following, and how it stands in words, in the tab's title and in its icon.
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+import { type Page, expect, test } from "@playwright/test";
+
+import { numberedLines } from "./support/logs.ts";
+import { picture, row } from "./support/page.ts";
+import { Relay } from "./support/own-relay.ts";
+
+let relay: Relay;
+test.beforeAll(async () => {
+  relay = await Relay.start();
+});
+test.afterAll(async () => relay.stop());
+
+const state = (page: Page) => page.getByTestId("connection-state");
+const iconTone = (page: Page) => page.locator("link[rel=icon]").getAttribute("data-tone");
+
+test("from the first line to the exit: in words, in the title and in the icon", async ({ page }) => {
+  const dir = mkdtempSync(join(tmpdir(), "millstream-words-"));
+  const untilThere = (name: string): string => `until [ -e ${join(dir, name)} ]; do sleep 0.1; done`;
+  await relay.build("build-1", "words", `${untilThere("one")}; echo first; ${untilThere("two")}; exit 3`, false);
+  const { streamId } = await relay.stream("source=words", 0);
+  await page.goto(`${relay.url}/streams/${streamId}`);
+  await expect(state(page)).toHaveText("waiting for the first line");
+  await expect(page).toHaveTitle("● words on build-1 · Millstream");
+  expect(await iconTone(page)).toBe("live");
+  await picture(page, "waiting-for-the-first-line");
+  writeFileSync(join(dir, "one"), "");
+  await expect(row(page, 0)).toBeVisible();
+  await expect(state(page)).toHaveText("live");
+  writeFileSync(join(dir, "two"), "");
+  await expect(state(page)).toHaveText(/^ended with exit 3 after \d/);
+  await expect(page).toHaveTitle("✕ words on build-1 · Millstream");
+  expect(await iconTone(page)).toBe("failed");
+  await picture(page, "ended-with-exit");
+  rmSync(dir, { recursive: true, force: true });
+});
+
+test("a relay that dies and returns: the page says what it does and goes on at the next line", async ({ page }) => {
+  const pipe = relay.pipe("build-1", "mended");
+  await pipe.write(numberedLines(0, 30));
+  const { streamId } = await relay.stream("source=mended", 30);
+  // What is said for a moment only is said all the same.
+  await page.addInitScript(() => {
+    const said: string[] = [];
+    (globalThis as { said?: string[] }).said = said;
+    addEventListener("DOMContentLoaded", () =>
+      new MutationObserver(() => {
+        const words = document.querySelector("[data-testid=connection-state]")?.textContent.trim();
+        if (words && said.at(-1) !== words) said.push(words);
+      }).observe(document, { subtree: true, childList: true, characterData: true }),
+    );
+  });
+  await page.goto(`${relay.url}/streams/${streamId}`);
+  await expect(row(page, 29)).toBeVisible();
+  await expect(state(page)).toHaveText("live");
+  await relay.kill();
+  await expect(state(page)).toHaveText(/the relay cannot be reached; reconnecting in \d+ s/);
+  await expect(page).toHaveTitle(/^◌ /);
+  await picture(page, "reconnecting");
+  await relay.restart();
+  await page.getByTestId("retry-now").click();
+  await expect(state(page)).toHaveText("live");
+  await pipe.write(numberedLines(30, 35));
+  await expect(row(page, 34)).toBeVisible();
+  expect(await page.evaluate(() => (globalThis as { said?: string[] }).said)).toContain("resuming from s30");
+  const shown = await page.getByTestId("log-row").evaluateAll((rows) => rows.map((each) => Number((each as HTMLElement).dataset.sequence)));
+  expect(shown).toEqual(Array.from({ length: shown.length }, (_, at) => (shown[0] ?? 0) + at));
+  await pipe.end();
+});
+
+test("it follows until a person scrolls or selects, counts new lines, and returns", async ({ page }) => {
+  const pipe = relay.pipe("build-1", "paused");
+  await pipe.write(numberedLines(0, 200));
+  const { streamId } = await relay.stream("source=paused", 200);
+  await page.goto(`${relay.url}/streams/${streamId}`);
+  await expect(row(page, 199)).toBeVisible();
+  const view = page.getByTestId("log-view");
+  await expect(view).toHaveAttribute("data-following", "true");
+  // Selecting with the mouse.
+  const box = (await row(page, 195).getByTestId("log-text").boundingBox())!;
+  await page.mouse.move(box.x + 60, box.y + 10);
+  await page.mouse.down();
+  await page.mouse.move(box.x + 240, box.y + 10, { steps: 4 });
+  await page.mouse.up();
+  await expect(view).toHaveAttribute("data-following", "false");
+  await pipe.write(numberedLines(200, 225));
+  await expect(page.getByTestId("new-lines")).toHaveText("25 new lines");
+  await expect(row(page, 195)).toBeInViewport();
+  await page.keyboard.press("G");
+  await expect(view).toHaveAttribute("data-following", "true");
+  await expect(row(page, 224)).toBeInViewport();
+  // Scrolling by key.
+  await page.keyboard.press("k");
+  await page.keyboard.press("k");
+  await expect(view).toHaveAttribute("data-following", "false");
+  await page.keyboard.press("f");
+  await expect(view).toHaveAttribute("data-following", "true");
+  await pipe.end();
+});
