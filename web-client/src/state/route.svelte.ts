@@ -1,6 +1,7 @@
 /** What the address bar says is in view, which pane is the active one, and the ways to change both. */
 import type { LineTarget } from "../lib/feed/feed";
 import { formatHash, formatPath, OVERVIEW, paneList, parseLocation, type Comparison, type Panes, type View } from "../lib/location";
+import { formatFind, parseFind } from "../lib/search/query";
 
 export class Route {
   #view = $state.raw<View>(parseLocation(location.pathname, location.hash));
@@ -83,7 +84,9 @@ export class Route {
 
   link(target: LineTarget | null): string {
     const { panes, comparison } = this.#view;
-    return `${formatPath({ panes, comparison })}${formatHash({ panes, target })}`;
+    // What is searched belongs to the link; whatever else stands in the address does not.
+    const find = formatFind(parseFind(location.search));
+    return `${formatPath({ panes, comparison })}${find}${formatHash({ panes, target })}`;
   }
 
   #showPanes(panes: Panes): void {
