@@ -8,16 +8,16 @@ use tracing::{info, warn};
 
 use crate::edge::EdgeSettings;
 use crate::health::HealthBoard;
+use crate::leftover;
 use crate::outbox::Outbox;
-use crate::runs::Runs;
-use crate::runs::follow::follow;
-use crate::sources::{SourceConfig, SourceKind};
+use crate::runs::follow::Follow;
+use crate::runs::{Description, Runs, Work};
+use crate::sources::{SourceConfig, SourceKind, tail};
 use crate::supervisor::{self, Shared};
 use crate::uplink::{Uplink, UplinkConfig};
 
-/// How long a stopping agent waits for acknowledgements. Files are read again from where the relay's store
-/// ends, and runs from their spools, so only
-/// what `tail` printed can be lost when this is over.
+/// How long a stopping agent waits for acknowledgements. Files are read again from where the relay's store ends,
+/// and all else from its spool, so nothing is lost when this is over.
 const STOP_DRAIN: Duration = Duration::from_secs(5);
 
 /// Everything that [`run`] needs.
@@ -37,6 +37,16 @@ pub async fn run(config: AgentConfig, stop: CancellationToken) {
     let outbox = Outbox::new().with_edge(config.edge.clone());
     let hang_up = CancellationToken::new();
     let mut orphans = adopt_unconfigured(&config, &outbox, &stop);
+    match config.runs.wrapped() {
+        Ok(wrapped) => {
+            orphans.spawn(leftover::deliver_for_ever(
+                wrapped,
+                config.uplink.clone(),
+                stop.clone(),
+            ));
+        }
+        Err(error) => warn!("what wrapped commands have left is not delivered: {error}"),
+    }
     let mut uplink = JoinSet::new();
     uplink.spawn(Uplink::new(config.uplink, outbox.clone()).run(hang_up.clone()));
     let shared = Shared {
@@ -52,23 +62,28 @@ pub async fn run(config: AgentConfig, stop: CancellationToken) {
     while uplink.join_next().await.is_some() {}
 }
 
-/// Follows the runs that an earlier agent left and whose source is not configured any more.
+/// Follows what an earlier agent left and whose source is not configured any more.
 fn adopt_unconfigured(config: &AgentConfig, outbox: &Outbox, stop: &CancellationToken) -> JoinSet<()> {
-    let mut tasks = JoinSet::new();
-    let is_exec = |name: &str| {
-        let mut sources = config.sources.iter();
-        sources.any(|source| source.name == name && matches!(source.kind, SourceKind::Exec(_)))
+    let is_configured = |left: &Description| {
+        config.sources.iter().any(|source| {
+            source.name == left.source
+                && matches!(
+                    (&source.kind, &left.work),
+                    (SourceKind::Exec(_), Work::Command(_)) | (SourceKind::Tail(_), Work::Kept(_))
+                )
+        })
     };
-    for name in config.runs.left_sources() {
-        if is_exec(&name) {
-            continue;
-        }
-        for run in config.runs.take_left(&name) {
-            let (outbox, stop) = (outbox.clone(), stop.clone());
-            tasks.spawn(async move {
-                follow(&run, &outbox, &stop, false).await;
-            });
-        }
+    let mut tasks = JoinSet::new();
+    for run in config.runs.take_left(|left| !is_configured(left)) {
+        let (outbox, stop) = (outbox.clone(), stop.clone());
+        tasks.spawn(async move {
+            match run.description.work {
+                Work::Kept(_) => tail::retire(&run, &outbox, &stop).await,
+                Work::Command(_) | Work::Input => {
+                    Follow::new(&run, &outbox).follow(&stop).await;
+                }
+            }
+        });
     }
     tasks
 }
@@ -80,8 +95,7 @@ async fn drain(outbox: &Outbox, limit: Duration) {
     }
     let unsettled = outbox.unsettled();
     warn!(
-        "stopped with {} lines not acknowledged by the relay; lines of files and runs are sent by the next \
-         start, what `tail` printed is lost",
+        "stopped with {} lines not acknowledged by the relay; the next start sends them from files and spools",
         unsettled.lines
     );
 }

@@ -3,11 +3,10 @@
 use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Parser;
 use millstream_agent::agent::{self, AgentConfig};
-use millstream_agent::config::cli::{Cli, Command, GlobalArgs, SourcesCommand};
+use millstream_agent::config::cli::{Cli, Command, GlobalArgs, Holding, SourcesCommand};
 use millstream_agent::config::{self, Settings};
 use millstream_agent::health::HealthBoard;
 use millstream_agent::identity::{Identity, ephemeral_id};
@@ -19,6 +18,9 @@ use millstream_agent::wrap::{self, WrapConfig};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
+
+/// Stays right when the file is replaced by an upgrade.
+const OWN_BINARY: &str = "/proc/self/exe";
 
 const USAGE: u8 = 2;
 const FAILURE: u8 = 1;
@@ -43,8 +45,12 @@ fn main() -> ExitCode {
     if let Some(Command::Sources { command }) = &cli.command {
         return sources(&cli.global, command.as_ref());
     }
-    if let Some(Command::SuperviseRun { directory }) = &cli.command {
-        return supervise_run(directory);
+    if let Some(Command::SuperviseRun {
+        directory,
+        controlled,
+    }) = &cli.command
+    {
+        return supervise_run(directory, *controlled);
     }
     let settings = match Settings::load(&cli.global) {
         Ok(settings) => settings,
@@ -71,17 +77,17 @@ fn main() -> ExitCode {
             Some(Command::Exec {
                 name,
                 pty,
-                drain_timeout,
+                holding,
                 argv,
             }) => {
                 let name = name.unwrap_or_else(|| command_name(&argv));
-                let config = wrap_config(&settings, "exec", name, drain_timeout);
+                let config = wrap_config(&settings, "exec", name, &holding);
                 wrap::exec(config, argv, pty)
                     .await
                     .unwrap_or_else(|error| say(&error, FAILURE))
             }
-            Some(Command::Pipe { name, drain_timeout }) => {
-                match wrap::pipe(wrap_config(&settings, "pipe", name, drain_timeout)).await {
+            Some(Command::Pipe { name, holding }) => {
+                match wrap::pipe(wrap_config(&settings, "pipe", name, &holding)).await {
                     Ok(true) => 0,
                     Ok(false) => FAILURE,
                     Err(error) => say(&error, FAILURE),
@@ -119,9 +125,15 @@ fn sources(args: &GlobalArgs, command: Option<&SourcesCommand>) -> ExitCode {
 }
 
 /// The process that holds one run.
-fn supervise_run(directory: &Path) -> ExitCode {
+fn supervise_run(directory: &Path, controlled: bool) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    match runtime.and_then(|runtime| runtime.block_on(supervise::run(directory))) {
+    let held = runtime.and_then(|runtime| {
+        let held = runtime.block_on(supervise::run(directory, controlled));
+        // A thread may still sit in a read of standard input.
+        runtime.shutdown_background();
+        held
+    });
+    match held {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(
             &format!("cannot hold the run in {}: {error}", directory.display()),
@@ -147,7 +159,7 @@ async fn run(settings: Settings) -> u8 {
                 return say(&format!("cannot catch signals: {error}"), FAILURE);
             }
         };
-    let runs = match Runs::open(&settings.data_dir, "/proc/self/exe".into()) {
+    let runs = match Runs::open(&settings.data_dir, OWN_BINARY.into()) {
         Ok(runs) => runs,
         Err(error) => {
             let place = settings.data_dir.join("runs");
@@ -187,14 +199,17 @@ fn uplink_config(settings: &Settings, agent_id: String) -> UplinkConfig {
     }
 }
 
-fn wrap_config(settings: &Settings, kind: &str, name: String, drain_timeout: Duration) -> WrapConfig {
+fn wrap_config(settings: &Settings, kind: &str, name: String, holding: &Holding) -> WrapConfig {
     let agent_id = ephemeral_id(&settings.data_dir, kind);
     WrapConfig {
         uplink: uplink_config(settings, agent_id),
         name,
         labels: std::collections::BTreeMap::new(),
         edge: settings.edge.clone(),
-        drain_timeout,
+        drain_timeout: holding.drain_timeout,
+        data_dir: settings.data_dir.clone(),
+        spool: holding.bound(),
+        program: OWN_BINARY.into(),
     }
 }
 

@@ -147,6 +147,52 @@ async fn a_pty_makes_the_command_believe_in_a_terminal() {
 }
 
 #[tokio::test]
+async fn a_terminal_is_passed_on_with_its_keys_its_size_and_its_changes() {
+    let stage = Stage::new().await;
+    let (mut terminal, other_side) = pty_process::open().unwrap();
+    terminal.resize(pty_process::Size::new(33, 101)).unwrap();
+    let script = "stty size; trap 'stty size; exit 4' WINCH; read line; echo \"got $line\"; \
+                  while :; do sleep 0.05; done";
+    let mut child = pty_process::Command::new(env!("CARGO_BIN_EXE_millstream-agent"))
+        .env("MILLSTREAM_RELAY", stage.listening.url())
+        .env("MILLSTREAM_DATA_DIR", stage.directory.path())
+        .args(["exec", "--pty", "--name", "ci", "--", "sh", "-c", script])
+        .kill_on_drop(true)
+        .spawn(other_side)
+        .unwrap();
+    let mut screen = Vec::new();
+    for (wanted, then) in [
+        ("33 101", Some(&b"typed\r"[..])),
+        ("got typed", None),
+        ("40 90", None),
+    ] {
+        let shown = async {
+            while !String::from_utf8_lossy(&screen).contains(wanted) {
+                let mut piece = [0; 256];
+                let read = tokio::io::AsyncReadExt::read(&mut terminal, &mut piece)
+                    .await
+                    .unwrap();
+                screen.extend_from_slice(&piece[..read]);
+            }
+        };
+        let shown = tokio::time::timeout(support::PATIENCE, shown).await;
+        assert!(
+            shown.is_ok(),
+            "{wanted:?} is not shown: {}",
+            screen.escape_ascii()
+        );
+        if let Some(keys) = then {
+            terminal.write_all(keys).await.unwrap();
+        } else if wanted == "got typed" {
+            terminal.resize(pty_process::Size::new(40, 90)).unwrap();
+        }
+    }
+    let status = tokio::time::timeout(support::PATIENCE, child.wait()).await;
+    assert_eq!(status.unwrap().unwrap().code(), Some(4));
+    assert_eq!(stage.only_stream().end.unwrap().exit_code, Some(4));
+}
+
+#[tokio::test]
 async fn standard_input_reaches_the_command_with_and_without_a_pty() {
     let stage = Stage::new().await;
     for arguments in [

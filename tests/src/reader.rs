@@ -22,6 +22,8 @@ pub struct Copy {
     pub lines: u64,
     /// Text of the notices, in order.
     pub notices: Vec<String>,
+    /// Bytes of `text` before each of them.
+    pub notice_places: Vec<usize>,
     /// Sequence that comes next at the earliest.
     pub next_sequence: u64,
     pub ended: Option<StreamEnded>,
@@ -201,6 +203,7 @@ impl Copy {
             self.next_sequence = line.sequence + 1;
             if line.channel == Channel::Notice {
                 self.notices.push(String::from_utf8_lossy(line.text).into_owned());
+                self.notice_places.push(self.text.len());
                 continue;
             }
             self.lines += 1;

@@ -7,7 +7,8 @@ use clap::{Args, Parser, Subcommand};
 
 use millstream_dial::CredentialFlags;
 
-use super::settings::parse_duration;
+use super::settings::{check_spool_bytes, parse_duration};
+use crate::spool::{Bound, DEFAULT_SPOOL_BYTES, WhenFull};
 
 /// Sends the lines of files and commands of this host to a Millstream relay.
 #[derive(Debug, Parser)]
@@ -67,7 +68,7 @@ pub struct GlobalArgs {
         value_delimiter = ':'
     )]
     pub plugin_path: Vec<PathBuf>,
-    /// Directory of the agent's id.
+    /// Directory of the agent's id and of output that the relay has not stored.
     #[arg(long, global = true, env = "MILLSTREAM_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// Name of this host.
@@ -90,9 +91,8 @@ pub enum Command {
         /// Give the command a terminal, so that it keeps colours and progress bars.
         #[arg(long)]
         pty: bool,
-        /// How long to wait at the end until everything is delivered.
-        #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
-        drain_timeout: Duration,
+        #[command(flatten)]
+        holding: Holding,
         /// The command and its arguments.
         #[arg(required = true, last = true, value_name = "CMD")]
         argv: Vec<String>,
@@ -102,9 +102,8 @@ pub enum Command {
         /// Name of the source.
         #[arg(long)]
         name: String,
-        /// How long to wait at the end until everything is delivered.
-        #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
-        drain_timeout: Duration,
+        #[command(flatten)]
+        holding: Holding,
     },
     /// Lists the source plugins and their settings, or checks one.
     Sources {
@@ -115,7 +114,12 @@ pub enum Command {
     CheckConfig,
     /// Holds one run; started by the agent.
     #[command(hide = true)]
-    SuperviseRun { directory: PathBuf },
+    SuperviseRun {
+        directory: PathBuf,
+        /// Standard output is where orders come from.
+        #[arg(long)]
+        controlled: bool,
+    },
     /// Bounds itself and becomes a plugin; started by the agent.
     #[command(hide = true)]
     Contain {
@@ -126,6 +130,38 @@ pub enum Command {
         #[arg(required = true, last = true)]
         argv: Vec<String>,
     },
+}
+
+/// How output is held until it is delivered.
+#[derive(Debug, Clone, Args)]
+pub struct Holding {
+    /// How long to wait at the end until everything is delivered; what is not waits in the data directory.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
+    pub drain_timeout: Duration,
+    /// Disk for output that the relay has not stored.
+    #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_SPOOL_BYTES, value_parser = parse_spool_bytes)]
+    pub spool_max_bytes: u64,
+    /// What to do when that is full.
+    #[arg(long, value_enum, default_value_t = WhenFull::Block)]
+    pub spool_when_full: WhenFull,
+}
+
+impl Holding {
+    /// Of the spool.
+    #[must_use]
+    pub fn bound(&self) -> Bound {
+        Bound {
+            max_bytes: self.spool_max_bytes,
+            when_full: self.spool_when_full,
+        }
+    }
+}
+
+fn parse_spool_bytes(text: &str) -> Result<u64, String> {
+    let bytes = text
+        .parse()
+        .map_err(|_| format!("{text:?} is no number of bytes"))?;
+    check_spool_bytes(bytes).map(|()| bytes)
 }
 
 #[derive(Debug, Subcommand)]

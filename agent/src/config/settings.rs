@@ -19,7 +19,7 @@ use crate::sources::process::{CommandSpec, PtySize};
 use crate::sources::registry;
 use crate::sources::tail::TailSettings;
 use crate::sources::{SourceConfig, SourceKind, Start};
-use crate::spool::MIN_SPOOL_BYTES;
+use crate::spool::{Bound, DEFAULT_SPOOL_BYTES, MIN_SPOOL_BYTES, WhenFull};
 
 /// Terminal of a command that nobody looks at: as wide as build tools lay out their progress for.
 const UNATTENDED_PTY: PtySize = PtySize {
@@ -29,9 +29,6 @@ const UNATTENDED_PTY: PtySize = PtySize {
 
 /// Least memory that a plugin can be given; below it no interpreter starts.
 const MIN_PLUGIN_MEMORY_BYTES: u64 = 16 << 20;
-
-/// Disk for the output of one run that the relay has not stored yet, bytes.
-const DEFAULT_SPOOL_BYTES: u64 = 1 << 30;
 
 #[derive(Debug, Deserialize)]
 struct RawSource<T> {
@@ -67,6 +64,16 @@ struct RawTail {
     path: String,
     #[serde(default)]
     start: Start,
+    #[serde(flatten)]
+    spool: RawSpool,
+}
+
+/// Settings of every source that has a spool.
+#[derive(Debug, Default, Deserialize)]
+struct RawSpool {
+    spool_max_bytes: Option<u64>,
+    #[serde(default)]
+    spool_when_full: WhenFull,
 }
 
 #[derive(Debug, Deserialize)]
@@ -81,7 +88,8 @@ struct RawExec {
     restart: Restart,
     restart_delay: Option<String>,
     restart_limit: Option<String>,
-    spool_max_bytes: Option<u64>,
+    #[serde(flatten)]
+    spool: RawSpool,
     #[serde(default)]
     stop_with_agent: bool,
 }
@@ -108,6 +116,7 @@ pub(super) fn source(name: &str, mut table: toml::Table, catalog: &Catalog) -> R
             let settings = TailSettings {
                 path: raw.settings.path,
                 start: raw.settings.start,
+                spool: raw.settings.spool.bound()?,
             };
             (raw.labels, SourceKind::Tail(Arc::new(settings)))
         }
@@ -240,12 +249,7 @@ fn exec_settings(raw: RawExec) -> Result<ExecSettings, String> {
     if raw.command.is_empty() {
         return Err("command is empty; write it as a list, for example [\"make\", \"-j4\"]".to_owned());
     }
-    let spool_max_bytes = raw.spool_max_bytes.unwrap_or(DEFAULT_SPOOL_BYTES);
-    if spool_max_bytes < MIN_SPOOL_BYTES {
-        return Err(format!(
-            "spool_max_bytes has to be at least {MIN_SPOOL_BYTES} (1 MiB)"
-        ));
-    }
+    let spool = raw.spool.bound()?;
     let command = CommandSpec {
         argv: raw.command,
         cwd: raw.cwd,
@@ -258,9 +262,29 @@ fn exec_settings(raw: RawExec) -> Result<ExecSettings, String> {
         restart: raw.restart,
         restart_delay: duration("restart_delay", raw.restart_delay.as_deref(), "1s")?,
         restart_limit: duration("restart_limit", raw.restart_limit.as_deref(), "1m")?,
-        spool_max_bytes,
+        spool,
         stop_with_agent: raw.stop_with_agent,
     })
+}
+
+impl RawSpool {
+    fn bound(&self) -> Result<Bound, String> {
+        let max_bytes = self.spool_max_bytes.unwrap_or(DEFAULT_SPOOL_BYTES);
+        check_spool_bytes(max_bytes).map_err(|problem| format!("spool_max_bytes {problem}"))?;
+        Ok(Bound {
+            max_bytes,
+            when_full: self.spool_when_full,
+        })
+    }
+}
+
+/// # Errors
+/// What it has to be instead.
+pub(super) fn check_spool_bytes(bytes: u64) -> Result<(), String> {
+    match bytes {
+        MIN_SPOOL_BYTES.. => Ok(()),
+        _ => Err(format!("has to be at least {MIN_SPOOL_BYTES} (1 MiB)")),
+    }
 }
 
 fn duration(name: &str, value: Option<&str>, default: &str) -> Result<Duration, String> {
@@ -354,6 +378,7 @@ pub(super) fn add_flag_sources(
         let settings = TailSettings {
             path: path.clone(),
             start: Start::Beginning,
+            spool: Bound::default(),
         };
         added.push((name, SourceKind::Tail(Arc::new(settings))));
     }

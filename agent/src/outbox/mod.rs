@@ -169,6 +169,35 @@ impl Outbox {
         unsettled
     }
 
+    /// The latest checkpoint that the relay has acknowledged for a stream; empty when there is none.
+    #[must_use]
+    pub fn durable_checkpoint(&self, source: &str, instance: &str) -> Bytes {
+        let state = self.lock();
+        let mut slots = state.slots.values();
+        slots
+            .find(|slot| slot.spec.source == source && slot.spec.instance == instance)
+            .map(|slot| slot.durable_checkpoint.clone())
+            .unwrap_or_default()
+    }
+
+    /// Waits until every line of a stream that is here is acknowledged.
+    pub async fn acknowledged(&self, source: &str, instance: &str) {
+        loop {
+            let settled = self.shared.settled.notified();
+            let waits = {
+                let state = self.lock();
+                let mut slots = state.slots.values();
+                slots.any(|slot| {
+                    slot.spec.source == source && slot.spec.instance == instance && slot.unacked_lines() > 0
+                })
+            };
+            if !waits {
+                return;
+            }
+            settled.await;
+        }
+    }
+
     /// Waits until nothing is unsettled.
     pub async fn settled(&self) {
         loop {

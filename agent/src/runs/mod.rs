@@ -1,95 +1,207 @@
-//! Runs that survive the agent. Each run has a directory `DATA_DIR/runs/RUN_ID` and a process of its own
-//! ([`supervise`]) that holds the command, writes its output to the [spool](crate::spool) there, and its exit
-//! status at the end. The agent [follows](follow) the directory, now or after its next start.
+//! Processes that survive the agent. Each has a directory and a process of its own, its supervisor
+//! ([`supervise`]), that holds the command (or standard input), writes what it gives to the
+//! [spool](crate::spool) there, and how it ended. Whoever delivers it [follows](follow) the directory, now or
+//! after its next start.
 //!
-//! In the directory: `run.json` (what runs), `lock` (held by the run's supervisor as long as it lives; holds
-//! its process id), `child.json` (which process the command is), segments of the spool, `end.json` (appears
-//! whole, when everything else is written). Names come from our own run ids, never from text of others.
+//! An agent's own are in `DATA_DIR/runs/ID` ([`own`]); those of `exec` and `pipe`, which are agents of their own,
+//! in `DATA_DIR/wrapped/ID` ([`wrapped`]), where the next agent or wrapper finds what one of them left.
+//!
+//! In the directory: `run.json` (what runs), `supervisor.log` (locked by the supervisor as long as it lives),
+//! `supervisor.pid`, `child.json` (which process the command is), segments of the spool, `end.json` (appears
+//! whole, when everything else is written). Names come from our own ids, never from text of others.
 
 mod descendants;
 pub mod follow;
+pub mod own;
+pub mod show;
 pub mod supervise;
+mod watch;
+pub mod wrapped;
 
-use std::collections::HashMap;
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex};
 
 use millstream_proto::v1;
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
+pub use own::Runs;
+
 use crate::config::TOKEN_VARIABLE;
+use crate::outbox::now_unix_us;
 use crate::sources::process::CommandSpec;
+use crate::spool::Bound;
 
 const DESCRIPTION: &str = "run.json";
-const LOCK: &str = "lock";
 const CHILD: &str = "child.json";
 const END: &str = "end.json";
 const LOG: &str = "supervisor.log";
+const PID: &str = "supervisor.pid";
 
-/// What a run is: all that its supervisor and a later agent have to know.
+/// What is held: all that its supervisor and a later agent have to know.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Description {
     pub run_id: String,
     pub source: String,
-    pub labels: std::collections::BTreeMap<String, String>,
-    pub command: CommandSpec,
+    pub labels: BTreeMap<String, String>,
+    pub work: Work,
     /// Working directory as the stream shows it.
     pub cwd: String,
     pub started_by: String,
     pub start_unix_us: i64,
-    /// Bound of the spool, bytes.
-    pub spool_max_bytes: u64,
+    pub spool: Bound,
+    /// Who sends it, when that is not the agent of this data directory.
+    pub sender: Option<Sender>,
+}
+
+/// What a supervisor does.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Work {
+    /// One execution of a command: a run.
+    Command(CommandSpec),
+    /// Reads its standard input to the end.
+    Input,
+    /// A command that is executed again whenever it ends, until the supervisor is told to stop.
+    Kept(Kept),
+}
+
+/// A command that cannot resume, kept running as one stream.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Kept {
+    /// Path that the stream is of.
+    pub path: String,
+    /// What the very first execution is; `None` when there was one before.
+    pub first: Option<CommandSpec>,
+    /// Every other execution.
+    pub again: CommandSpec,
+    /// Stands in the stream before the output of every other execution.
+    pub notice: String,
+}
+
+/// An agent as the relay knows it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Sender {
+    pub agent_id: String,
+    pub host: String,
+    pub labels: BTreeMap<String, String>,
 }
 
 impl Description {
-    /// Facts for the stream.
+    /// Of something that starts now, in the directory where this process is.
     #[must_use]
-    pub fn to_run(&self) -> v1::Run {
-        v1::Run {
+    pub fn new(source: &str, labels: BTreeMap<String, String>, work: Work, spool: Bound) -> Self {
+        let cwd = match &work {
+            Work::Command(command) => command.cwd.clone(),
+            Work::Input | Work::Kept(_) => None,
+        };
+        let cwd = cwd.or_else(|| std::env::current_dir().ok()).unwrap_or_default();
+        Self {
+            run_id: crate::identity::sortable_id(),
+            source: source.to_owned(),
+            labels,
+            work,
+            cwd: cwd.to_string_lossy().into_owned(),
+            started_by: "agent".to_owned(),
+            start_unix_us: now_unix_us(),
+            spool,
+            sender: None,
+        }
+    }
+
+    /// Which of the source's streams it is.
+    #[must_use]
+    pub fn instance(&self) -> &str {
+        match &self.work {
+            Work::Kept(kept) => &kept.path,
+            Work::Command(_) | Work::Input => &self.run_id,
+        }
+    }
+
+    /// Facts for the stream of a run.
+    #[must_use]
+    pub fn to_run(&self) -> Option<v1::Run> {
+        let Work::Command(command) = &self.work else {
+            return None;
+        };
+        Some(v1::Run {
             run_id: self.run_id.clone(),
-            argv: self.command.argv.clone(),
+            argv: command.argv.clone(),
             cwd: self.cwd.clone(),
-            env: std::collections::BTreeMap::new(),
+            env: BTreeMap::new(),
             started_by: self.started_by.clone(),
             start_unix_us: self.start_unix_us,
-        }
+        })
     }
 }
 
-/// How a run ended.
+/// How it ended, and when.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct End {
-    pub exit_code: Option<i32>,
-    pub signal: Option<i32>,
-    /// Why it did not start.
-    pub start_failed: Option<String>,
+    pub how: How,
     pub end_unix_us: i64,
 }
 
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum How {
+    Exited {
+        code: Option<i32>,
+        signal: Option<i32>,
+    },
+    StartFailed {
+        message: String,
+        not_found: bool,
+    },
+    EndOfInput,
+    InputFailed {
+        message: String,
+    },
+    /// Its supervisor was told to stop.
+    Stopped,
+}
+
 impl End {
+    fn now(how: How) -> Self {
+        Self {
+            how,
+            end_unix_us: now_unix_us(),
+        }
+    }
+
     fn is_success(&self) -> bool {
-        self.exit_code == Some(0)
+        matches!(self.how, How::Exited { code: Some(0), .. } | How::EndOfInput)
     }
 
     fn to_stream_end(&self) -> v1::StreamEnd {
-        let reason = if self.start_failed.is_some() {
-            v1::EndReason::StartFailed
-        } else {
-            v1::EndReason::Exited
-        };
-        v1::StreamEnd {
-            reason: reason.into(),
+        let mut end = v1::StreamEnd {
             end_unix_us: self.end_unix_us,
-            exit_code: self.exit_code,
-            signal: self.signal,
-            message: self.start_failed.clone().unwrap_or_default(),
             ..v1::StreamEnd::default()
-        }
+        };
+        let reason = match &self.how {
+            How::Exited { code, signal } => {
+                (end.exit_code, end.signal) = (*code, *signal);
+                v1::EndReason::Exited
+            }
+            How::StartFailed { message, .. } => {
+                end.message.clone_from(message);
+                v1::EndReason::StartFailed
+            }
+            How::EndOfInput => v1::EndReason::EndOfInput,
+            How::InputFailed { message } => {
+                end.message.clone_from(message);
+                v1::EndReason::Lost
+            }
+            How::Stopped => {
+                "it was told to stop before its input ended".clone_into(&mut end.message);
+                v1::EndReason::Lost
+            }
+        };
+        end.set_reason(reason);
+        end
     }
 }
 
@@ -102,119 +214,20 @@ struct ChildProcess {
     start_ticks: u64,
 }
 
-/// All runs of one agent: where they are, and which ones an earlier agent left.
-#[derive(Debug, Clone)]
-pub struct Runs {
-    directory: PathBuf,
-    /// The binary to start supervisors from.
-    program: PathBuf,
-    left: Arc<Mutex<HashMap<String, Vec<RunDir>>>>,
-}
-
-impl Runs {
-    /// Looks what is there below the agent's data directory. `program` is the agent's own binary; `/proc/self/exe`
-    /// stays right when the file is replaced by an upgrade.
-    ///
-    /// # Errors
-    /// When the directory cannot be made or read. A run whose description cannot be read is logged and left.
-    pub fn open(data_dir: &Path, program: PathBuf) -> io::Result<Self> {
-        let directory = std::path::absolute(data_dir)?.join("runs");
-        DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
-        let mut left: HashMap<String, Vec<RunDir>> = HashMap::new();
-        for entry in std::fs::read_dir(&directory)? {
-            let path = entry?.path();
-            match RunDir::open(path.clone()) {
-                Ok(Some(run)) => left.entry(run.description.source.clone()).or_default().push(run),
-                // The agent ended before the run began: there is nothing in it.
-                Ok(None) => std::fs::remove_dir_all(&path)?,
-                Err(error) => tracing::error!(
-                    "cannot read the run in {}: {error}; its output stays there undelivered",
-                    path.display()
-                ),
-            }
-        }
-        for runs in left.values_mut() {
-            runs.sort_by(|one, other| one.description.run_id.cmp(&other.description.run_id));
-        }
+impl ChildProcess {
+    fn of(pid: Pid) -> io::Result<Self> {
+        let facts = descendants::Facts::of(pid)?;
         Ok(Self {
-            directory,
-            program,
-            left: Arc::new(Mutex::new(left)),
-        })
-    }
-
-    /// The agent's own binary, for processes that it starts from itself.
-    #[must_use]
-    pub fn program(&self) -> &Path {
-        &self.program
-    }
-
-    /// Where the names of plugins' streams are kept, beside the runs.
-    #[must_use]
-    pub fn plugins_directory(&self) -> PathBuf {
-        self.directory.with_file_name("plugins")
-    }
-
-    /// The runs that an earlier agent left of this source, oldest first; given once.
-    #[must_use]
-    pub fn take_left(&self, source: &str) -> Vec<RunDir> {
-        let mut left = self.left.lock().expect("no code panics while it holds this");
-        left.remove(source).unwrap_or_default()
-    }
-
-    /// Names of all sources that an earlier agent left runs of.
-    #[must_use]
-    pub fn left_sources(&self) -> Vec<String> {
-        let left = self.left.lock().expect("no code panics while it holds this");
-        left.keys().cloned().collect()
-    }
-
-    /// Starts a supervisor for a new run.
-    ///
-    /// # Errors
-    /// When the directory cannot be written or the process cannot be started.
-    pub fn start(&self, description: Description) -> io::Result<RunDir> {
-        let path = self.directory.join(&description.run_id);
-        DirBuilder::new().mode(0o700).create(&path)?;
-        let started = self.start_in(&path, description);
-        if started.is_err() {
-            std::fs::remove_dir_all(&path).ok();
-        }
-        started
-    }
-
-    fn start_in(&self, path: &Path, description: Description) -> io::Result<RunDir> {
-        write_whole(path, DESCRIPTION, &description)?;
-        // The lock travels with the open file as standard input, so that there is no moment in which a
-        // starting supervisor does not hold it.
-        let lock = OpenOptions::new()
-            .create_new(true)
-            .write(true)
-            .mode(0o600)
-            .open(path.join(LOCK))?;
-        lock.try_lock().map_err(io::Error::from)?;
-        let log = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o600)
-            .open(path.join(LOG))?;
-        // Dropped, not waited for: the runtime reaps it, and it lives on without this agent.
-        tokio::process::Command::new(&self.program)
-            .arg("supervise-run")
-            .arg(path)
-            .env_remove(TOKEN_VARIABLE)
-            .stdin(Stdio::from(lock))
-            .stdout(Stdio::null())
-            .stderr(Stdio::from(log))
-            .spawn()?;
-        Ok(RunDir {
-            path: path.to_path_buf(),
-            description,
+            pid: pid.as_raw_nonzero().get(),
+            boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?
+                .trim()
+                .to_owned(),
+            start_ticks: facts.start_ticks,
         })
     }
 }
 
-/// One run's directory.
+/// The directory of one of them.
 #[derive(Debug)]
 pub struct RunDir {
     pub path: PathBuf,
@@ -222,10 +235,55 @@ pub struct RunDir {
 }
 
 impl RunDir {
+    /// Makes a directory that stays empty but for the description.
+    fn create(path: PathBuf, description: Description) -> io::Result<Self> {
+        write_whole(&path, DESCRIPTION, &description)?;
+        Ok(Self { path, description })
+    }
+
     /// `None` when no description was ever written there.
     fn open(path: PathBuf) -> io::Result<Option<Self>> {
         let description = read_whole(&path, DESCRIPTION)?;
         Ok(description.map(|description| Self { path, description }))
+    }
+
+    /// Starts a supervisor where there is none, in a spool that may have had one before.
+    ///
+    /// `program` is the agent's own binary; `/proc/self/exe` stays right when the file is replaced by an upgrade.
+    /// `input` is what the command gets, or what is read; `control` is the other end of a [`supervise::Control`].
+    ///
+    /// # Errors
+    /// When the directory cannot be written, the process cannot be started, or there is one.
+    pub fn start_supervisor(
+        &self,
+        program: &Path,
+        input: Stdio,
+        control: Option<OwnedFd>,
+    ) -> io::Result<tokio::process::Child> {
+        // The lock travels with the open file as standard error, so that there is no moment in which a
+        // starting supervisor does not hold it.
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(self.path.join(LOG))?;
+        log.try_lock().map_err(io::Error::from)?;
+        for of_the_one_before in [END, PID] {
+            remove_if_there(&self.path.join(of_the_one_before))?;
+        }
+        let mut command = tokio::process::Command::new(program);
+        command
+            .arg("supervise-run")
+            .arg(&self.path)
+            .env_remove(TOKEN_VARIABLE);
+        if control.is_some() {
+            command.arg("--controlled");
+        }
+        command
+            .stdin(input)
+            .stdout(control.map_or_else(Stdio::null, Stdio::from))
+            .stderr(Stdio::from(log))
+            .spawn()
     }
 
     /// How it ended; `None` while it has not.
@@ -241,7 +299,7 @@ impl RunDir {
     /// # Errors
     /// When the lock cannot be tried.
     pub fn is_supervised(&self) -> io::Result<bool> {
-        let lock = match File::open(self.path.join(LOCK)) {
+        let lock = match File::open(self.path.join(LOG)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             lock => lock?,
         };
@@ -254,7 +312,7 @@ impl RunDir {
 
     /// Process id of its supervisor, once that has written it.
     fn supervisor(&self) -> Option<Pid> {
-        let text = std::fs::read_to_string(self.path.join(LOCK)).ok()?;
+        let text = std::fs::read_to_string(self.path.join(PID)).ok()?;
         Pid::from_raw(text.strip_suffix('\n')?.parse().ok()?)
     }
 
@@ -272,21 +330,22 @@ impl RunDir {
         Ok(true)
     }
 
-    fn remove(&self) -> io::Result<()> {
-        std::fs::remove_dir_all(&self.path)
+    /// Deletes it with everything in it.
+    ///
+    /// # Errors
+    /// As the system gives them; it is no error when it is gone.
+    pub fn remove(&self) -> io::Result<()> {
+        match std::fs::remove_dir_all(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result,
+        }
     }
 }
 
-impl ChildProcess {
-    fn of(pid: Pid) -> io::Result<Self> {
-        let facts = descendants::Facts::of(pid)?;
-        Ok(Self {
-            pid: pid.as_raw_nonzero().get(),
-            boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?
-                .trim()
-                .to_owned(),
-            start_ticks: facts.start_ticks,
-        })
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
     }
 }
 

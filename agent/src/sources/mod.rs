@@ -3,7 +3,6 @@
 
 pub mod exec;
 pub mod file;
-pub mod pipe;
 pub mod process;
 pub mod registry;
 pub mod tail;

@@ -1,24 +1,21 @@
-//! A child process and its output: spawning in a group of its own, pumping pipes or a pty into a stream,
-//! stopping the group. Used by `exec`, `tail` and the wrapper; knows nothing of configuration.
+//! A child process: spawning it in a group of its own, on pipes or on a pty, and signalling the group. Used by the
+//! supervisors of runs; knows nothing of configuration.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::process::{ExitStatus, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use millstream_proto::v1::{self, Channel};
+use millstream_proto::v1;
 use rustix::process::{Pid, Signal};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 use tracing::warn;
 
 use crate::config::TOKEN_VARIABLE;
-use crate::lines::{LineSplitter, OPEN_LINE_WAIT};
-use crate::outbox::{StreamWriter, WriteError, now_unix_us};
+use crate::outbox::now_unix_us;
 
 /// Size of a pipe on Linux: one read takes all that a writer could put there.
 pub(crate) const CHUNK_BYTES: usize = 64 << 10;
@@ -39,12 +36,12 @@ pub struct CommandSpec {
     pub env: BTreeMap<String, String>,
     /// On a terminal of its own, so that it keeps colours and progress bars.
     pub pty: Option<PtySize>,
-    /// Give it this process's standard input rather than an empty one.
+    /// Give it this process's standard input rather than an empty one; with a pty, what comes through that.
     pub inherit_stdin: bool,
 }
 
 /// Rows and columns of a terminal.
-#[derive(Debug, Clone, Copy, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct PtySize {
     pub rows: u16,
     pub columns: u16,
@@ -169,118 +166,6 @@ pub fn signal_group(group: Option<Pid>, signal: Signal) {
     }
 }
 
-/// Where output goes besides the stream.
-pub struct Tee {
-    stdout: Option<Pin<Box<dyn AsyncWrite + Send>>>,
-    stderr: Option<Pin<Box<dyn AsyncWrite + Send>>>,
-}
-
-impl std::fmt::Debug for Tee {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_struct("Tee")
-            .field("active", &self.stdout.is_some())
-            .finish()
-    }
-}
-
-impl Tee {
-    #[must_use]
-    pub fn none() -> Self {
-        Self {
-            stdout: None,
-            stderr: None,
-        }
-    }
-
-    /// To this process's own standard output and error.
-    #[must_use]
-    pub fn own() -> Self {
-        Self {
-            stdout: Some(Box::pin(tokio::io::stdout())),
-            stderr: Some(Box::pin(tokio::io::stderr())),
-        }
-    }
-
-    async fn write(&mut self, channel: Channel, bytes: &[u8]) {
-        let target = if channel == Channel::Stderr {
-            &mut self.stderr
-        } else {
-            &mut self.stdout
-        };
-        if let Some(writer) = target {
-            let written = async {
-                writer.write_all(bytes).await?;
-                writer.flush().await
-            };
-            // A reader that went away (`| head`) does not end the build.
-            if written.await.is_err() {
-                *target = None;
-            }
-        }
-    }
-}
-
-/// Takes output until it ends, and the exit status. Lines go to the stream in the order of arrival; while
-/// the outbox is full nothing is read, so the child's pipe blocks.
-///
-/// # Errors
-/// When the child cannot be waited for.
-pub async fn pump(running: &mut Running, writer: &StreamWriter, tee: &mut Tee) -> io::Result<ExitStatus> {
-    let mut output = Sink {
-        writer,
-        refused: false,
-        stdout: LineSplitter::default(),
-        stderr: LineSplitter::default(),
-    };
-    let (mut stdout_buffer, mut stderr_buffer) = (vec![0; CHUNK_BYTES], vec![0; CHUNK_BYTES]);
-    let mut exited: Option<(ExitStatus, Instant)> = None;
-    let mut last_output = Instant::now();
-    while running.stdout.is_some() || running.stderr.is_some() {
-        let open_line_due = output.has_open_line().then(|| last_output + OPEN_LINE_WAIT);
-        let orphaned = exited.map(|(_, at)| at.max(last_output) + ORPHAN_WAIT);
-        let (channel, read) = tokio::select! {
-            read = read_some(&mut running.stdout, &mut stdout_buffer) => (Channel::Stdout, read),
-            read = read_some(&mut running.stderr, &mut stderr_buffer) => (Channel::Stderr, read),
-            status = running.child.wait(), if exited.is_none() => {
-                exited = Some((status?, Instant::now()));
-                continue;
-            }
-            () = sleep_until(open_line_due), if open_line_due.is_some() => {
-                output.send_open_lines().await;
-                continue;
-            }
-            () = sleep_until(orphaned), if orphaned.is_some() => {
-                output.send_open_lines().await;
-                output.notice("output-left-open: the command exited but a process that it started keeps its \
-                               output open; what that one writes from here on is not read").await;
-                break;
-            }
-        };
-        if read == 0 {
-            if channel == Channel::Stderr {
-                running.stderr = None;
-            } else {
-                running.stdout = None;
-            }
-            continue;
-        }
-        last_output = Instant::now();
-        let chunk = if channel == Channel::Stderr {
-            &stderr_buffer[..read]
-        } else {
-            &stdout_buffer[..read]
-        };
-        tee.write(channel, chunk).await;
-        output.take(channel, chunk).await;
-    }
-    output.send_open_lines().await;
-    match exited {
-        Some((status, _)) => Ok(status),
-        None => running.child.wait().await,
-    }
-}
-
 /// 0 at the end. A pty whose other side is closed answers with an error; it means the same.
 pub(crate) async fn read_some(reader: &mut Option<Reader>, buffer: &mut [u8]) -> usize {
     match reader {
@@ -292,75 +177,6 @@ pub(crate) async fn read_some(reader: &mut Option<Reader>, buffer: &mut [u8]) ->
 pub(crate) async fn sleep_until(at: Option<Instant>) {
     if let Some(at) = at {
         tokio::time::sleep_until(at.into()).await;
-    }
-}
-
-struct Sink<'a> {
-    writer: &'a StreamWriter,
-    /// The relay does not take the stream: the command runs on, its output is only teed.
-    refused: bool,
-    stdout: LineSplitter,
-    stderr: LineSplitter,
-}
-
-impl Sink<'_> {
-    fn has_open_line(&self) -> bool {
-        self.stdout.open_bytes() > 0 || self.stderr.open_bytes() > 0
-    }
-
-    async fn take(&mut self, channel: Channel, mut chunk: &[u8]) {
-        let splitter = if channel == Channel::Stderr {
-            &mut self.stderr
-        } else {
-            &mut self.stdout
-        };
-        while let Some(piece) = splitter.next_piece(&mut chunk) {
-            if !self.refused {
-                let pushed = self.writer.push(&piece, channel, |_| Bytes::new()).await;
-                self.refused = is_refused(pushed);
-            }
-        }
-    }
-
-    async fn send_open_lines(&mut self) {
-        for (channel, splitter) in [
-            (Channel::Stdout, &mut self.stdout),
-            (Channel::Stderr, &mut self.stderr),
-        ] {
-            if let Some(piece) = splitter.take_open()
-                && !self.refused
-            {
-                self.refused = is_refused(self.writer.push(&piece, channel, |_| Bytes::new()).await);
-            }
-        }
-    }
-
-    async fn notice(&mut self, text: &str) {
-        if !self.refused {
-            self.refused = is_refused(self.writer.notice(text, None).await);
-        }
-    }
-}
-
-fn is_refused(pushed: Result<(), WriteError>) -> bool {
-    match pushed {
-        Ok(()) => false,
-        Err(error) => {
-            warn!("output is not sent any more: {error}");
-            true
-        }
-    }
-}
-
-/// The end of a run whose process exited.
-#[must_use]
-pub fn end_of(status: ExitStatus) -> v1::StreamEnd {
-    v1::StreamEnd {
-        reason: v1::EndReason::Exited.into(),
-        end_unix_us: now_unix_us(),
-        exit_code: status.code(),
-        signal: status.signal(),
-        ..v1::StreamEnd::default()
     }
 }
 

@@ -96,6 +96,21 @@ pub const PLUGIN_SETTINGS: &[SettingDoc] = &[
 ];
 
 /// Every plugin of the agent itself, by name.
+/// Settings of plugins whose output goes through a spool.
+const SPOOL_MAX_BYTES: SettingDoc = setting(
+    "spool_max_bytes",
+    "1073741824",
+    "1 GiB",
+    "Disk for output that the relay has not stored.",
+);
+const SPOOL_WHEN_FULL: SettingDoc = setting(
+    "spool_when_full",
+    "\"block\" | \"drop-oldest\"",
+    "\"block\"",
+    "When that is full: the command has to wait, or the oldest output goes and a notice says how much.",
+);
+
+/// Every plugin of the agent itself, by name.
 pub const PLUGINS: &[PluginDoc] = &[
     PluginDoc {
         name: "file",
@@ -142,8 +157,9 @@ pub const PLUGINS: &[PluginDoc] = &[
     },
     PluginDoc {
         name: "tail",
-        doc: "Runs `tail -F PATH`. It cannot resume: after a restart it begins at the end, and a notice in the \
-              stream says that lines written meanwhile were skipped. Prefer `file`.",
+        doc: "Runs `tail -F PATH`. What it printed waits on disk until the relay has it; a killed agent finds it \
+              still running. But it cannot resume: started again it begins at the end, and a notice in the stream \
+              says that lines written meanwhile were skipped. Prefer `file`.",
         settings: &[
             setting("path", "\"/var/log/app.log\"", "", "The file; required."),
             setting(
@@ -152,6 +168,8 @@ pub const PLUGINS: &[PluginDoc] = &[
                 "\"beginning\"",
                 "Where the very first start begins.",
             ),
+            SPOOL_MAX_BYTES,
+            SPOOL_WHEN_FULL,
         ],
     },
     PluginDoc {
@@ -197,12 +215,8 @@ pub const PLUGINS: &[PluginDoc] = &[
                 "\"1m\"",
                 "Longest wait between restarts.",
             ),
-            setting(
-                "spool_max_bytes",
-                "1073741824",
-                "1 GiB",
-                "Disk for a run's output that the relay has not stored; when it is full the command's pipe blocks.",
-            ),
+            SPOOL_MAX_BYTES,
+            SPOOL_WHEN_FULL,
             setting(
                 "stop_with_agent",
                 "true | false",

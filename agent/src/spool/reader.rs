@@ -1,5 +1,5 @@
-//! Reads a spool from a position, record by record, and says what is damaged. It deletes only what its user
-//! names.
+//! Reads a spool from a place, record by record, and says what is damaged or missing. It deletes only what its
+//! user names.
 
 use std::fs::File;
 use std::io;
@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use super::record::{self, Decoded, HEADER_BYTES, MAX_CHUNK_BYTES, Record};
-use super::{segment_path, segments};
+use super::{Count, Totals, index_of, remove_segment, segment, segment_path, segments};
 
 /// Read at once; several records.
 const READ_BYTES: usize = 4 * (HEADER_BYTES + MAX_CHUNK_BYTES);
@@ -20,18 +20,23 @@ pub struct Place {
     pub offset: u64,
 }
 
+impl Place {
+    /// Before everything of a segment.
+    #[must_use]
+    pub fn start_of(segment: u64) -> Self {
+        Self { segment, offset: 0 }
+    }
+}
+
 /// What comes next.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next<'a> {
-    Record(Place, Record<'a>),
+    /// With all text of its channel up to its end.
+    Record(Place, Record<'a>, Count),
     /// So many bytes of segments cannot be read and were stepped over.
-    Damaged {
-        bytes: u64,
-    },
-    /// Segments before this place are gone.
-    Missing {
-        segments: u64,
-    },
+    Damaged { bytes: u64 },
+    /// So many segments before this place are gone. `counted`: [`SpoolReader::totals`] tells what was in them.
+    Missing { segments: u64, counted: bool },
     /// Nothing more is there now; with a finished spool: ever.
     End,
 }
@@ -46,6 +51,8 @@ pub struct SpoolReader {
     buffer: Vec<u8>,
     /// Where in `buffer` `place` is.
     at: usize,
+    /// All text of the spool before `place`.
+    totals: Totals,
 }
 
 impl SpoolReader {
@@ -58,6 +65,7 @@ impl SpoolReader {
             file: None,
             buffer: Vec::new(),
             at: 0,
+            totals: Totals::default(),
         }
     }
 
@@ -65,6 +73,13 @@ impl SpoolReader {
     #[must_use]
     pub fn place(&self) -> Place {
         self.place
+    }
+
+    /// All text of the spool before [`SpoolReader::place`], also what was read by others. Right once something
+    /// was read; after damage, from the next segment on.
+    #[must_use]
+    pub fn totals(&self) -> &Totals {
+        &self.totals
     }
 
     /// The next record. `finished`: nobody writes any more, so what is incomplete stays so.
@@ -118,7 +133,9 @@ impl SpoolReader {
         let length = HEADER_BYTES + found.bytes.len();
         self.at += length;
         self.place.offset += length as u64;
-        Ok(Next::Record(place, found))
+        let channel = index_of(found.channel);
+        self.totals[channel] += Count::of(found.bytes);
+        Ok(Next::Record(place, found, self.totals[channel]))
     }
 
     /// Deletes every segment before `segment`.
@@ -128,7 +145,7 @@ impl SpoolReader {
     pub fn delete_before(&self, segment: u64) -> io::Result<()> {
         for found in segments(&self.directory)? {
             if found < segment {
-                std::fs::remove_file(segment_path(&self.directory, found))?;
+                remove_segment(&self.directory, found)?;
             }
         }
         Ok(())
@@ -136,23 +153,73 @@ impl SpoolReader {
 
     /// Opens the segment of `place` or the oldest after it. `Some`: what to say instead of a record.
     fn open(&mut self) -> io::Result<Option<Next<'static>>> {
-        let Some(found) = segments(&self.directory)?
-            .into_iter()
-            .find(|segment| *segment >= self.place.segment)
-        else {
-            return Ok(None);
-        };
-        let missing = found - self.place.segment;
-        if missing > 0 {
-            self.place = Place {
-                segment: found,
-                offset: 0,
+        loop {
+            let oldest = segments(&self.directory)?
+                .into_iter()
+                .find(|segment| *segment >= self.place.segment);
+            let Some(found) = oldest else {
+                return Ok(None);
             };
-            return Ok(Some(Next::Missing { segments: missing }));
+            match File::open(segment_path(&self.directory, found)) {
+                // The writer dropped it between the two looks.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                file => self.file = Some(file?),
+            }
+            let missing = found - self.place.segment;
+            let wanted = if missing == 0 { self.place.offset } else { 0 };
+            self.place = Place::start_of(found);
+            self.forget_buffer();
+            let damaged = self.read_header()?;
+            if missing > 0 {
+                return Ok(Some(Next::Missing {
+                    segments: missing,
+                    counted: damaged.is_none(),
+                }));
+            }
+            if wanted == 0 {
+                return Ok(damaged.map(|bytes| Next::Damaged { bytes }));
+            }
+            self.skip_to(wanted)?;
+            return Ok(None);
         }
-        self.file = Some(File::open(segment_path(&self.directory, found))?);
-        self.forget_buffer();
+    }
+
+    /// Takes the totals at the front of a segment and steps behind it. `Some`: the front is damaged, and of so
+    /// many bytes.
+    fn read_header(&mut self) -> io::Result<Option<u64>> {
+        while self.buffer.len() < segment::HEADER_BYTES && self.fill()? {}
+        let totals = segment::decode(&self.buffer, self.place.segment);
+        let length = segment::HEADER_BYTES.min(self.buffer.len());
+        self.advance(length);
+        match totals {
+            Some(totals) => self.totals = totals,
+            None => return Ok(Some(length as u64)),
+        }
         Ok(None)
+    }
+
+    /// Counts what is before `offset`, which was read before.
+    fn skip_to(&mut self, offset: u64) -> io::Result<()> {
+        while self.place.offset < offset {
+            let (channel, bytes, count) = match record::decode(&self.buffer[self.at..], self.place.segment) {
+                Decoded::Record(found) => {
+                    let length = HEADER_BYTES + found.bytes.len();
+                    (found.channel, length, Count::of(found.bytes))
+                }
+                Decoded::Incomplete | Decoded::Damaged => {
+                    if self.fill()? {
+                        continue;
+                    }
+                    break;
+                }
+            };
+            self.advance(bytes);
+            self.totals[index_of(channel)] += count;
+        }
+        // Behind damage there may be no record that ends exactly there.
+        self.place.offset = offset;
+        self.forget_buffer();
+        Ok(())
     }
 
     fn buffered_is_incomplete(&self) -> bool {
@@ -190,10 +257,7 @@ impl SpoolReader {
         }
         self.file = None;
         self.forget_buffer();
-        self.place = Place {
-            segment: self.place.segment + 1,
-            offset: 0,
-        };
+        self.place = Place::start_of(self.place.segment + 1);
         Ok(true)
     }
 

@@ -1,0 +1,45 @@
+//! An outbox with its uplink: what a process has that sends for one agent beside the agent itself.
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::outbox::Outbox;
+use crate::uplink::{Uplink, UplinkConfig};
+
+/// The sending side of a small agent.
+#[derive(Debug)]
+pub struct Link {
+    pub outbox: Outbox,
+    uplink: JoinSet<()>,
+    hang_up: CancellationToken,
+}
+
+impl Link {
+    /// Begins to connect.
+    #[must_use]
+    pub fn start(config: UplinkConfig) -> Self {
+        let outbox = Outbox::new();
+        let hang_up = CancellationToken::new();
+        let mut uplink = JoinSet::new();
+        uplink.spawn(Uplink::new(config, outbox.clone()).run(hang_up.clone()));
+        Self {
+            outbox,
+            uplink,
+            hang_up,
+        }
+    }
+
+    /// Waits until nothing is unsettled, at most so long.
+    pub async fn settle(&self, limit: Duration) {
+        // What is not settled then is its caller's to say.
+        let _ = tokio::time::timeout(limit, self.outbox.settled()).await;
+    }
+
+    /// Ends the session.
+    pub async fn hang_up(mut self) {
+        self.hang_up.cancel();
+        while self.uplink.join_next().await.is_some() {}
+    }
+}
