@@ -9,6 +9,9 @@ pub enum Fault {
     RelayKilled,
     RelayStopped,
     BothKilled,
+    /// The process that holds a run.
+    SupervisorKilled,
+    SupervisorAndAgentKilled,
     AgentsCut,
     ReadersCut,
     /// In the middle of whatever the agents were sending.
@@ -21,14 +24,16 @@ pub enum Fault {
 impl Fault {
     pub fn choose(random: &mut fastrand::Rng) -> Self {
         match random.u8(..100) {
-            0..22 => Self::AgentKilled,
-            22..30 => Self::AgentStopped,
-            30..50 => Self::RelayKilled,
-            50..58 => Self::RelayStopped,
-            58..68 => Self::BothKilled,
-            68..76 => Self::AgentsCut,
-            76..84 => Self::ReadersCut,
-            84..92 => Self::AgentsReset,
+            0..20 => Self::AgentKilled,
+            20..27 => Self::AgentStopped,
+            27..44 => Self::RelayKilled,
+            44..51 => Self::RelayStopped,
+            51..60 => Self::BothKilled,
+            60..68 => Self::SupervisorKilled,
+            68..72 => Self::SupervisorAndAgentKilled,
+            72..78 => Self::AgentsCut,
+            78..85 => Self::ReadersCut,
+            85..92 => Self::AgentsReset,
             92..95 => Self::AgentsStalled,
             95..97 => Self::AgentsSlow,
             _ => Self::AgentsRefused,
@@ -44,6 +49,8 @@ impl fmt::Display for Fault {
             Self::RelayKilled => "relay `kill -9`ed",
             Self::RelayStopped => "relay stopped",
             Self::BothKilled => "agent and relay `kill -9`ed",
+            Self::SupervisorKilled => "supervisor of a run `kill -9`ed",
+            Self::SupervisorAndAgentKilled => "supervisor and its agent `kill -9`ed",
             Self::AgentsCut => "connections of agents reset",
             Self::ReadersCut => "connections of subscribers reset",
             Self::AgentsReset => "connections of agents reset in the middle of a block",

@@ -1,11 +1,12 @@
-//! Real agents, a real relay and real files, broken again and again by a seed's choice, and compared byte for byte:
-//! what is stored with what was written, and what each live subscriber saw.
+//! Real agents, a real relay, real files and real runs, broken again and again by a seed's choice, and compared byte
+//! for byte: what is stored with what was written, and what each live subscriber saw.
 //!
-//! [`source`] writes and rotates files, [`watcher`] subscribes, [`verdict`] compares, [`fault`] chooses and does what
+//! [`source`] writes and rotates files, [`run`] writes as the command of an `exec` source, [`watcher`] subscribes, [`verdict`] compares, [`fault`] chooses and does what
 //! goes wrong, [`world`] holds all of it for some cycles on fresh directories. Everything random comes from the seed;
 //! what the operating system makes of it does not, so a seed is where to look and no replay.
 
 pub mod fault;
+pub mod run;
 pub mod source;
 pub mod verdict;
 pub mod watcher;
@@ -30,6 +31,9 @@ pub struct Tally {
     pub cycles: usize,
     pub faults: BTreeMap<Fault, u64>,
     pub rotations: u64,
+    pub runs: u64,
+    /// Runs whose supervisor was killed.
+    pub lost_runs: u64,
     pub lines: u64,
     pub bytes: u64,
     pub comparisons: u64,
@@ -48,6 +52,11 @@ impl Tally {
         );
         rows.extend([
             ("rotations of files".to_owned(), self.rotations),
+            ("runs of commands".to_owned(), self.runs),
+            (
+                "of them lost with their supervisor, complete up to what it had spooled".to_owned(),
+                self.lost_runs,
+            ),
             ("lines written".to_owned(), self.lines),
             ("bytes written".to_owned(), self.bytes),
             (
@@ -97,7 +106,8 @@ pub async fn run(
                 progress(&tally);
             }
         }
-        world.finish(&mut tally).await;
+        let finished = world.finish(&mut tally).await;
+        finished.map_err(|problem| format!("at the end of cycle {}: {problem}", tally.cycles))?;
         // What was right needs no room any longer.
         std::fs::remove_dir_all(&world_dir).map_err(|error| error.to_string())?;
     }

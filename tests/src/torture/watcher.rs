@@ -1,18 +1,19 @@
 //! A live subscriber through a bad network: checks every line against its source as it comes, and keeps none.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use millstream_client::{Client, Event, Start, TailOptions};
 
+use super::run::Register;
 use super::source::{Lines, Source};
 use super::verdict::number_of;
 
-/// What a subscriber has of one source.
+/// What a subscriber has of one file or run.
 #[derive(Debug, Default)]
 struct View {
+    is_run: bool,
     /// Bytes of a line that is not complete.
     open: Vec<u8>,
     /// Number of the next line; `None` until the first whole line after a start in the middle.
@@ -24,7 +25,8 @@ struct View {
 
 #[derive(Debug, Default)]
 struct Shared {
-    views: Mutex<BTreeMap<PathBuf, View>>,
+    /// By path or run id.
+    views: Mutex<BTreeMap<String, View>>,
     /// Why it ended, which it must not.
     ended: Mutex<Option<String>>,
 }
@@ -46,12 +48,16 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    pub fn start(url: String, habit: Habit, sources: &[Arc<Source>]) -> Self {
+    pub fn start(url: String, habit: Habit, sources: &[Arc<Source>], register: Register) -> Self {
         let shared = Arc::new(Shared::default());
-        let lines: HashMap<PathBuf, Lines> = sources
+        let of_files: HashMap<String, Lines> = sources
             .iter()
-            .map(|source| (source.path.clone(), source.lines))
+            .map(|source| (source.path.display().to_string(), source.lines))
             .collect();
+        let lines = move |instance: &str| {
+            let of_run = || register.lock().get(instance).map(|run| run.lines);
+            of_files.get(instance).copied().or_else(of_run)
+        };
         let mut task = tokio::task::JoinSet::new();
         task.spawn({
             let (shared, habit) = (Arc::clone(&shared), habit.clone());
@@ -70,22 +76,22 @@ impl Watcher {
         }
     }
 
-    /// Whether it has every line of the source up to `count`.
+    /// Whether it has every line of a file or run up to `count`, and then these bytes.
     ///
     /// # Errors
     /// What is wrong with what it saw.
-    pub fn has(&self, source: &Source, count: u64) -> Result<bool, String> {
+    pub fn has(&self, instance: &str, count: u64, fragment: &[u8]) -> Result<bool, String> {
         let named = |problem: &str| format!("subscriber {}: {problem}", self.habit.name);
         if let Some(ended) = &*self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner) {
             return Err(named(ended));
         }
         let views = self.shared.views.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(view) = views.get(&source.path) else {
-            return Ok(count == 0);
+        let Some(view) = views.get(instance) else {
+            return Ok(count == 0 && fragment.is_empty());
         };
         match &view.problem {
-            Some(problem) => Err(named(&format!("{}: {problem}", source.path.display()))),
-            None => Ok(view.next == Some(count)),
+            Some(problem) => Err(named(&format!("{instance}: {problem}"))),
+            None => Ok(view.next.unwrap_or(0) == count && view.open == fragment),
         }
     }
 }
@@ -93,7 +99,7 @@ impl Watcher {
 async fn follow(
     url: String,
     habit: &Habit,
-    lines: &HashMap<PathBuf, Lines>,
+    lines: &(impl Fn(&str) -> Option<Lines> + Sync),
     shared: &Shared,
 ) -> Result<(), millstream_client::Error> {
     let client = Client::connect(url.as_str()).await?;
@@ -106,10 +112,12 @@ async fn follow(
     while let Some(event) = subscription.next().await? {
         match event {
             Event::Lines(block) => {
-                let path = PathBuf::from(block.stream().labels.get("path").map_or("", String::as_str));
-                if let Some(lines) = lines.get(&path) {
+                let instance = block.stream().instance.clone();
+                let lines = lines(&instance);
+                {
                     let mut views = shared.views.lock().unwrap_or_else(PoisonError::into_inner);
-                    let view = views.entry(path).or_insert_with(|| View {
+                    let view = views.entry(instance).or_insert_with(|| View {
+                        is_run: block.stream().run.is_some(),
                         next: (habit.start == Start::Beginning).then_some(0),
                         skips_fragment: habit.start != Start::Beginning,
                         ..View::default()
@@ -117,13 +125,24 @@ async fn follow(
                     for line in block.lines() {
                         if line.channel == millstream_proto::v1::Channel::Notice {
                             let text = String::from_utf8_lossy(line.text);
-                            view.complain(format!("a notice: {text}"));
+                            // Whether a run had to be lost is compared with what is stored; a write that its
+                            // supervisor was killed in may be torn.
+                            let is_of_lost = ["run-lost: ", "spool-damaged: "]
+                                .iter()
+                                .any(|kind| text.starts_with(kind));
+                            if !(is_of_lost && view.is_run) {
+                                view.complain(format!("a notice: {text}"));
+                            }
                             continue;
                         }
+                        let Some(lines) = lines else {
+                            view.complain("a line of a run that nobody knows".to_owned());
+                            continue;
+                        };
                         view.open.extend_from_slice(line.text);
                         if !line.partial {
                             view.open.push(b'\n');
-                            view.line_complete(*lines);
+                            view.line_complete(lines);
                         }
                     }
                 }

@@ -1,5 +1,5 @@
-//! Everything that is tortured together for some cycles: one relay, two agents with two files each, three
-//! subscribers, and the networks between them.
+//! Everything that is tortured together for some cycles: one relay, two agents with two files and a command each,
+//! three subscribers, and the networks between them.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,13 +7,16 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use millstream_client::Start;
+use millstream_proto::v1::{EndReason, Stream};
+use rustix::process::Signal;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::Tally;
 use super::fault::Fault;
+use super::run::{Desk, Run, State};
 use super::source::{Order, Source};
-use super::verdict::compare;
+use super::verdict::{Verdict, compare};
 use super::watcher::{Habit, Watcher};
 use crate::agent::Agent;
 use crate::proxy::{Proxy, Weather};
@@ -23,6 +26,9 @@ use crate::wait::{PATIENCE, eventually, eventually_within};
 const AGENTS: usize = 2;
 const FILES_PER_AGENT: usize = 2;
 
+/// A stream with less text than this has a notice at most.
+const NOTICE_BYTES: u64 = 400;
+
 #[derive(Debug)]
 pub struct World {
     relay: Relay,
@@ -30,6 +36,8 @@ pub struct World {
     to_readers: Proxy,
     agents: Vec<Agent>,
     sources: Vec<Arc<Source>>,
+    /// Knows the run of each agent's command.
+    desk: Desk,
     orders: watch::Sender<Order>,
     writers: JoinSet<()>,
     watchers: Vec<Watcher>,
@@ -44,8 +52,13 @@ impl World {
         let mut writers = JoinSet::new();
         let mut sources = Vec::new();
         let mut agents = Vec::new();
+        let runs_of = (0..AGENTS).map(|host| dir.join(format!("agent-host-{host}/runs")));
+        // Seeds of files come first, so that no run writes what a file does.
+        let desk = Desk::open(dir, runs_of.collect(), told.clone(), AGENTS * FILES_PER_AGENT);
         for host in 0..AGENTS {
-            let mut flags = Vec::new();
+            let config = dir.join(format!("host-{host}.toml"));
+            std::fs::write(&config, run_config(host, &desk.socket)).expect("a file can be written");
+            let mut flags = vec!["--config".to_owned(), config.display().to_string()];
             for file in 0..FILES_PER_AGENT {
                 let seed = host * FILES_PER_AGENT + file;
                 let source = Source::new(dir.join(format!("build-{seed}.log")), seed);
@@ -63,6 +76,7 @@ impl World {
             to_readers,
             agents,
             sources,
+            desk,
             orders,
             writers,
             watchers: Vec::new(),
@@ -70,7 +84,7 @@ impl World {
         eventually("every stream has lines", async || {
             let streams = world.relay.streams("").await;
             let begun = streams.iter().filter(|stream| stream.next_sequence > 0).count();
-            (begun == AGENTS * FILES_PER_AGENT).then_some(())
+            (begun == AGENTS * (FILES_PER_AGENT + 1)).then_some(())
         })
         .await;
         world.orders.send_replace(Order::Write);
@@ -85,7 +99,8 @@ impl World {
                 start,
                 rest: Duration::from_millis(rest_ms),
             };
-            let watcher = Watcher::start(world.to_readers.url(), habit, &world.sources);
+            let register = world.desk.register.clone();
+            let watcher = Watcher::start(world.to_readers.url(), habit, &world.sources, register);
             world.watchers.push(watcher);
         }
         world
@@ -128,6 +143,21 @@ impl World {
                 self.relay.start_again().await;
                 self.agents[victim].start_again().await;
             }
+            Fault::SupervisorKilled => {
+                let run = self.living_run(victim).await;
+                // It may not read the spool, nor delete what it has sent, before that was looked at.
+                self.agents[victim].process().signal(Signal::STOP);
+                self.kill_supervisor(&run).await;
+                tokio::time::sleep(while_away).await;
+                self.agents[victim].process().signal(Signal::CONT);
+            }
+            Fault::SupervisorAndAgentKilled => {
+                let run = self.living_run(victim).await;
+                self.agents[victim].kill();
+                self.kill_supervisor(&run).await;
+                tokio::time::sleep(while_away).await;
+                self.agents[victim].start_again().await;
+            }
             Fault::AgentsCut => self.to_agents.cut(),
             Fault::ReadersCut => self.to_readers.cut(),
             Fault::AgentsReset => {
@@ -143,20 +173,32 @@ impl World {
                 self.to_agents.set(Weather::Clear);
             }
         }
-        let before = self.stored_bytes().await;
+        let before = self.progress().await;
         eventually_within(
             PATIENCE,
             &format!("lines arrive again after: {fault}"),
             async || {
-                let now = self.stored_bytes().await;
-                now.iter()
-                    .zip(&before)
-                    .all(|(now, before)| now > before)
-                    .then_some(())
+                let now = self.progress().await;
+                let has_grown = |(now, before): (&Progress, &Progress)| {
+                    now.bytes > 0 && (now.instance != before.instance || now.bytes > before.bytes)
+                };
+                now.iter().zip(&before).all(has_grown).then_some(())
             },
         )
         .await;
         Ok(fault)
+    }
+
+    /// The run of an agent's command that goes on.
+    async fn living_run(&self, agent: usize) -> Run {
+        eventually("a run goes on", async || self.desk.register.living(agent)).await
+    }
+
+    async fn kill_supervisor(&self, run: &Run) {
+        let bytes = run.kill_supervisor().await;
+        if let Some(run) = self.desk.register.lock().get_mut(&run.run_id) {
+            run.state = State::Lost { bytes };
+        }
     }
 
     async fn weather(&self, weather: Weather, lasts: Duration) {
@@ -165,10 +207,27 @@ impl World {
         self.to_agents.set(Weather::Clear);
     }
 
-    /// Bytes of each stream, by stream id.
-    async fn stored_bytes(&self) -> Vec<u64> {
+    /// What is stored of each file, and of each command's run that goes on.
+    async fn progress(&self) -> Vec<Progress> {
         let streams = self.relay.streams("").await;
-        streams.iter().map(|stream| stream.text_bytes).collect()
+        let of = |instance: String| {
+            let stored = streams.iter().find(|stream| stream.instance == instance);
+            Progress {
+                bytes: stored.map_or(0, |stream| stream.text_bytes),
+                instance,
+            }
+        };
+        let files = self
+            .sources
+            .iter()
+            .map(|source| source.path.display().to_string());
+        let runs = (0..AGENTS).map(|agent| {
+            self.desk
+                .register
+                .living(agent)
+                .map_or_else(String::new, |run| run.run_id)
+        });
+        files.chain(runs).map(of).collect()
     }
 
     /// Lets the writers rest, waits until everything has arrived everywhere, and compares it.
@@ -183,68 +242,199 @@ impl World {
         for source in &self.sources {
             let count = source.written_lines.load(Ordering::Relaxed);
             let bytes = source.written_bytes.load(Ordering::Relaxed);
-            let path = source.path.display();
-            let stored = self.arrived(source, bytes).await?;
+            let path = source.path.display().to_string();
+            let (_, stored) = self.arrived(&path, bytes).await?;
             let verdict = compare(&stored, source.lines, count);
-            tally.comparisons += 1;
-            if !verdict.is_good() {
-                tally.verdict = verdict;
-                return Err(format!(
-                    "what is stored of {path} is not what was written: {verdict:?}"
-                ));
-            }
-            for watcher in &self.watchers {
-                let mut outcome = Ok(());
-                let what = format!("subscriber {} has all of {path}", watcher.habit.name);
-                eventually(&what, async || match watcher.has(source, count) {
-                    Ok(has_all) => has_all.then_some(()),
-                    Err(problem) => {
-                        outcome = Err(problem);
-                        Some(())
-                    }
-                })
-                .await;
-                outcome?;
-                tally.comparisons += 1;
-            }
+            self.judge(tally, &path, verdict)?;
+            self.compare_watchers(tally, &path, count, &[]).await?;
         }
+        for agent in 0..AGENTS {
+            eventually("a run rests", async || {
+                let run = self.desk.register.living(agent);
+                run.filter(|run| matches!(run.state, State::Resting { .. }))
+            })
+            .await;
+        }
+        self.compare_runs(tally).await?;
         self.orders.send_replace(Order::Write);
         Ok(())
     }
 
-    /// Waits until so much of a source is stored, and returns it.
-    async fn arrived(&self, source: &Source, bytes: u64) -> Result<Vec<u8>, String> {
-        let path = source.path.display().to_string();
+    /// Compares every run that was ever begun.
+    async fn compare_runs(&self, tally: &mut Tally) -> Result<(), String> {
+        let mut runs: Vec<Run> = self.desk.register.lock().values().cloned().collect();
+        if *self.orders.borrow() == Order::Stop {
+            // They are begun again and again, to end at once.
+            runs.retain(|run| run.state.is_over());
+        }
+        for run in &runs {
+            let name = &run.run_id;
+            let (bytes, reason) = match run.state {
+                State::Lost { bytes } => (bytes, Some(EndReason::Lost)),
+                State::Ended { bytes, .. } => (bytes, Some(EndReason::Exited)),
+                State::Resting { bytes, .. } => (bytes, None),
+                State::Writing => return Err(format!("run {name} writes although all were told to rest")),
+            };
+            let (stream, stored) = self.arrived(name, bytes).await?;
+            if stored.len() as u64 != bytes {
+                return Err(format!(
+                    "{} bytes are stored of run {name}, not {bytes}",
+                    stored.len()
+                ));
+            }
+            let ended = stream
+                .end
+                .as_ref()
+                .map(|end| (end.reason(), end.exit_code.unwrap_or(0)));
+            if ended != reason.map(|reason| (reason, 0)) {
+                return Err(format!("run {name} ended as {ended:?}, not as {reason:?}"));
+            }
+            let whole = memchr::memrchr(b'\n', &stored).map_or(0, |end| end + 1);
+            let (lines, fragment) = stored.split_at(whole);
+            let count = memchr::memchr_iter(b'\n', lines).count() as u64;
+            let mut verdict = compare(lines, run.lines, count);
+            let mut next = Vec::new();
+            run.lines.append(count, &mut next);
+            verdict.garbled += u64::from(!next.starts_with(fragment));
+            self.judge(tally, name, verdict)?;
+            self.compare_watchers(tally, name, count, fragment).await?;
+        }
+        self.compare_unknown(&runs).await
+    }
+
+    /// A run whose agent was killed before it had a supervisor is lost, and empty.
+    async fn compare_unknown(&self, runs: &[Run]) -> Result<(), String> {
+        let streams = self.relay.streams("source=run").await;
+        let mut unknown = streams
+            .iter()
+            .filter(|stream| runs.iter().all(|run| run.run_id != stream.instance));
+        match unknown.find(|stream| stream.end.is_some() && stream.text_bytes > NOTICE_BYTES) {
+            Some(stream) => Err(format!("there is a run that nobody began: {stream:?}")),
+            None => Ok(()),
+        }
+    }
+
+    fn judge(&self, tally: &mut Tally, what: &str, verdict: Verdict) -> Result<(), String> {
+        tally.comparisons += 1;
+        if verdict.is_good() {
+            return Ok(());
+        }
+        tally.verdict = verdict;
+        Err(format!(
+            "what is stored of {what} is not what was written: {verdict:?}"
+        ))
+    }
+
+    async fn compare_watchers(
+        &self,
+        tally: &mut Tally,
+        instance: &str,
+        count: u64,
+        fragment: &[u8],
+    ) -> Result<(), String> {
+        for watcher in &self.watchers {
+            let mut outcome = Ok(());
+            let what = format!("subscriber {} has all of {instance}", watcher.habit.name);
+            eventually(&what, async || match watcher.has(instance, count, fragment) {
+                Ok(has_all) => has_all.then_some(()),
+                Err(problem) => {
+                    outcome = Err(problem);
+                    Some(())
+                }
+            })
+            .await;
+            outcome?;
+            tally.comparisons += 1;
+        }
+        Ok(())
+    }
+
+    /// Waits until so much of a file or run is stored, with the end of one that ended, and returns it.
+    async fn arrived(&self, instance: &str, bytes: u64) -> Result<(Stream, Vec<u8>), String> {
+        let must_end = self
+            .desk
+            .register
+            .lock()
+            .get(instance)
+            .is_some_and(|run| run.state.is_over());
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
-            let mut streams = self.relay.streams(&format!("path={path}")).await;
-            let (Some(stream), true) = (streams.pop(), streams.is_empty()) else {
-                return Err(format!("{path} is not exactly one stream"));
-            };
+            let mut streams = self.relay.streams("").await;
+            streams.retain(|stream| stream.instance == instance);
             let is_late = tokio::time::Instant::now() > deadline;
-            // It counts an end of line for each piece of a line too, so it only tells when to look.
-            if stream.text_bytes >= bytes || is_late {
-                let stored = self.relay.raw(stream.stream_id).await;
-                if stored.len() as u64 >= bytes || is_late {
-                    return Ok(stored);
+            if let (Some(stream), true) = (streams.pop(), streams.is_empty()) {
+                // It counts an end of line for each piece of a line too, so it only tells when to look.
+                if (stream.text_bytes >= bytes && (stream.end.is_some() || !must_end)) || is_late {
+                    let stored = self.relay.raw(stream.stream_id).await;
+                    if stored.len() as u64 >= bytes || is_late {
+                        return Ok((stream, stored));
+                    }
                 }
+            } else if is_late {
+                return Err(format!("{instance} is not exactly one stream"));
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
-    /// Ends everything and counts what was written.
-    pub async fn finish(mut self, tally: &mut Tally) {
+    /// Ends everything, compares the runs to their ends, and counts what was written.
+    ///
+    /// # Errors
+    /// What differs.
+    pub async fn finish(mut self, tally: &mut Tally) -> Result<(), String> {
         self.orders.send_replace(Order::Stop);
         while self.writers.join_next().await.is_some() {}
+        for agent in 0..AGENTS {
+            eventually("every run has ended", async || {
+                self.desk.register.living(agent).is_none().then_some(())
+            })
+            .await;
+        }
+        self.compare_runs(tally).await?;
         for source in &self.sources {
             tally.lines += source.written_lines.load(Ordering::Relaxed);
             tally.bytes += source.written_bytes.load(Ordering::Relaxed);
             tally.rotations += source.rotations.load(Ordering::Relaxed);
         }
+        for run in self.desk.register.lock().values() {
+            tally.runs += 1;
+            match run.state {
+                State::Lost { bytes } => {
+                    tally.lost_runs += 1;
+                    tally.bytes += bytes;
+                }
+                State::Ended { lines, bytes } | State::Resting { lines, bytes } => {
+                    tally.lines += lines;
+                    tally.bytes += bytes;
+                }
+                State::Writing => {}
+            }
+        }
         for agent in &mut self.agents {
             agent.stop().await;
         }
         self.relay.stop().await;
+        Ok(())
     }
+}
+
+/// What is stored of one file or run.
+struct Progress {
+    instance: String,
+    bytes: u64,
+}
+
+/// An agent whose one configured source runs this binary again and again.
+fn run_config(agent: usize, socket: &Path) -> String {
+    let writer = std::env::current_exe().expect("a running program knows its executable");
+    let command = [
+        writer.display().to_string(),
+        "write-lines".to_owned(),
+        socket.display().to_string(),
+        agent.to_string(),
+    ];
+    format!(
+        "[sources.run]\nplugin = \"exec\"\ncommand = {command:?}\nrestart = \"always\"\n\
+         restart_delay = \"50ms\"\nrestart_limit = \"200ms\"\n"
+    )
 }
