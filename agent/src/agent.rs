@@ -42,6 +42,7 @@ pub async fn run(config: AgentConfig, stop: CancellationToken) {
             orphans.spawn(leftover::deliver_for_ever(
                 wrapped,
                 config.uplink.clone(),
+                config.edge.clone(),
                 stop.clone(),
             ));
         }

@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::edge::EdgeSettings;
 use crate::link::Link;
 use crate::runs::follow::{Follow, Followed};
 use crate::runs::wrapped::{Claimed, Wrapped};
@@ -20,8 +21,13 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 const MAX_AT_ONCE: usize = 8;
 
 /// Looks again and again until `stop` is cancelled.
-pub async fn deliver_for_ever(wrapped: Wrapped, uplink: UplinkConfig, stop: CancellationToken) {
-    let mut deliveries = Deliveries::new(wrapped, uplink, stop.clone());
+pub async fn deliver_for_ever(
+    wrapped: Wrapped,
+    uplink: UplinkConfig,
+    edge: EdgeSettings,
+    stop: CancellationToken,
+) {
+    let mut deliveries = Deliveries::new(wrapped, uplink, edge, stop.clone());
     let mut interval = tokio::time::interval(LOOK_INTERVAL);
     loop {
         tokio::select! {
@@ -41,6 +47,7 @@ pub async fn deliver_for_ever(wrapped: Wrapped, uplink: UplinkConfig, stop: Canc
 pub struct Deliveries {
     wrapped: Wrapped,
     uplink: UplinkConfig,
+    edge: EdgeSettings,
     stop: CancellationToken,
     /// Of runs that had ended when they were found, and of those that go on.
     ended: JoinSet<()>,
@@ -49,10 +56,11 @@ pub struct Deliveries {
 
 impl Deliveries {
     #[must_use]
-    pub fn new(wrapped: Wrapped, uplink: UplinkConfig, stop: CancellationToken) -> Self {
+    pub fn new(wrapped: Wrapped, uplink: UplinkConfig, edge: EdgeSettings, stop: CancellationToken) -> Self {
         Self {
             wrapped,
             uplink,
+            edge,
             stop,
             ended: JoinSet::new(),
             living: JoinSet::new(),
@@ -70,12 +78,12 @@ impl Deliveries {
             return Ok(());
         }
         for claimed in self.wrapped.claim_left(room)? {
-            let (uplink, stop) = (self.uplink.clone(), self.stop.clone());
+            let (uplink, edge) = (self.uplink.clone(), self.edge.clone());
             let tasks = match claimed.run.is_supervised()? {
                 true => &mut self.living,
                 false => &mut self.ended,
             };
-            tasks.spawn(deliver(claimed, uplink, stop));
+            tasks.spawn(deliver(claimed, uplink, edge, self.stop.clone()));
         }
         Ok(())
     }
@@ -94,7 +102,7 @@ impl Deliveries {
     }
 }
 
-async fn deliver(claimed: Claimed, mut uplink: UplinkConfig, stop: CancellationToken) {
+async fn deliver(claimed: Claimed, mut uplink: UplinkConfig, edge: EdgeSettings, stop: CancellationToken) {
     let run = &claimed.run;
     let Some(sender) = run.description.sender.clone() else {
         warn!(
@@ -111,7 +119,7 @@ async fn deliver(claimed: Claimed, mut uplink: UplinkConfig, stop: CancellationT
     uplink.agent_id = sender.agent_id;
     uplink.host = sender.host;
     uplink.labels = sender.labels;
-    let link = Link::start(uplink);
+    let link = Link::start(uplink, edge);
     let followed = Follow::new(run, &link.outbox).follow(&stop).await;
     if followed != Followed::Left {
         info!(

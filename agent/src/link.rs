@@ -1,10 +1,9 @@
 //! An outbox with its uplink: what a process has that sends for one agent beside the agent itself.
 
-use std::time::Duration;
-
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::edge::EdgeSettings;
 use crate::outbox::Outbox;
 use crate::uplink::{Uplink, UplinkConfig};
 
@@ -17,10 +16,10 @@ pub struct Link {
 }
 
 impl Link {
-    /// Begins to connect.
+    /// Begins to connect. `edge` is what is done to everything that is sent.
     #[must_use]
-    pub fn start(config: UplinkConfig) -> Self {
-        let outbox = Outbox::new();
+    pub fn start(config: UplinkConfig, edge: EdgeSettings) -> Self {
+        let outbox = Outbox::new().with_edge(edge);
         let hang_up = CancellationToken::new();
         let mut uplink = JoinSet::new();
         uplink.spawn(Uplink::new(config, outbox.clone()).run(hang_up.clone()));
@@ -29,12 +28,6 @@ impl Link {
             uplink,
             hang_up,
         }
-    }
-
-    /// Waits until nothing is unsettled, at most so long.
-    pub async fn settle(&self, limit: Duration) {
-        // What is not settled then is its caller's to say.
-        let _ = tokio::time::timeout(limit, self.outbox.settled()).await;
     }
 
     /// Ends the session.

@@ -352,3 +352,123 @@ async fn a_thousand_files_that_come_and_go_are_complete() {
     eventually("files that are gone are let go", || handles() < 300).await;
     agent.stop().await;
 }
+
+/// Followers of paths that are gone do not stay for ever, and whoever has a path later is read without a word of
+/// something missing.
+#[tokio::test]
+async fn a_path_that_is_gone_for_long_is_let_go_and_found_again() {
+    let mut scene = Scene::new("forget_after = \"50ms\"").await;
+    scene.pattern = "*.log";
+    let agent = scene.agent();
+    let mut expected = Vec::new();
+    for round in 0_u32.. {
+        let text = format!("round {round}\n");
+        scene.append("a.log", text.as_bytes());
+        expected.extend(text.as_bytes());
+        let notices = scene.until(&expected).await;
+        assert_eq!(notices, Vec::<String>::new());
+        let instance = scene.path("a.log");
+        let opens = scene.relay.stream(instance.to_str().unwrap()).unwrap().opens;
+        // It was opened anew: the follower of before was let go.
+        if opens > 2 {
+            break;
+        }
+        assert!(round < 40, "it is never let go");
+        fs::remove_file(instance).unwrap();
+        // Longer each time, so that it will be long enough on any machine.
+        tokio::time::sleep(std::time::Duration::from_millis(200 * u64::from(round + 1))).await;
+    }
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_file_with_holes_arrives_with_every_zero_of_them() {
+    let scene = Scene::new("").await;
+    let mut expected = b"head\n".to_vec();
+    scene.append("a.log", &expected);
+    let agent = scene.agent();
+    scene.until(&expected).await;
+    let file = OpenOptions::new().write(true).open(scene.path("a.log")).unwrap();
+    let text = b"behind the hole\n";
+    let at = expected.len() + (3 << 20) + 17;
+    std::os::unix::fs::FileExt::write_all_at(&file, text, at as u64).unwrap();
+    expected.resize(at, 0);
+    expected.extend(text);
+    assert_eq!(scene.until(&expected).await, Vec::<String>::new());
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_writer_that_never_rests_and_rotates_is_followed_to_the_last_byte() {
+    for settings in ["", POLLING] {
+        let scene = Scene::new(settings).await;
+        scene.append("a.log", b"first\n");
+        let agent = scene.agent();
+        scene.until(b"first\n").await;
+        let (path, rotated) = (scene.path("a.log"), scene.path("a.log-"));
+        // Three megabytes as fast as they can be written, in pieces that end anywhere, in four files.
+        let writer = std::thread::spawn(move || {
+            let mut written = Vec::new();
+            let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+            for number in 0..40_000_u32 {
+                let line = format!("{number:08} {}\n", "x".repeat(number as usize % 140));
+                let (one, two) = line.split_at(line.len() / 2);
+                file.write_all(one.as_bytes()).unwrap();
+                file.write_all(two.as_bytes()).unwrap();
+                written.extend(line.into_bytes());
+                if number % 11_000 == 10_999 {
+                    let mut name = rotated.clone().into_os_string();
+                    name.push(format!("20261124-{number:06}"));
+                    fs::rename(&path, name).unwrap();
+                    file = OpenOptions::new().create(true).append(true).open(&path).unwrap();
+                }
+            }
+            written
+        });
+        let written = tokio::task::spawn_blocking(|| writer.join().unwrap())
+            .await
+            .unwrap();
+        let expected = [b"first\n".as_slice(), &written].concat();
+        assert_eq!(scene.until(&expected).await, Vec::<String>::new());
+        agent.stop().await;
+    }
+}
+
+/// As a test farm does it: whole batches of names appear at once and are gone at once.
+#[tokio::test]
+async fn batches_of_a_thousand_files_that_come_and_go_at_once_are_complete() {
+    const BATCH: usize = 1000;
+    let mut scene = Scene::new("forget_after = \"1s\"").await;
+    scene.pattern = "*.log";
+    let agent = scene.agent();
+    for batch in 0..3 {
+        let name = |number: usize| format!("{batch}-{number}.log");
+        for number in 0..BATCH {
+            scene.append(&name(number), format!("line of {batch}-{number}\n").as_bytes());
+        }
+        let complete = (batch + 1) * BATCH;
+        scene
+            .relay
+            .until("a line of every file of the batch", |relay| {
+                (relay.lines() == complete).then_some(())
+            })
+            .await;
+        for stream in scene.relay.streams() {
+            let name = stream
+                .open
+                .instance
+                .rsplit('/')
+                .next()
+                .unwrap()
+                .trim_end_matches(".log")
+                .to_owned();
+            assert_eq!(stream.raw(), format!("line of {name}\n").into_bytes());
+        }
+        for number in 0..BATCH {
+            fs::remove_file(scene.path(&name(number))).unwrap();
+        }
+    }
+    let handles = || fs::read_dir("/proc/self/fd").unwrap().count();
+    eventually("files that are gone are let go", || handles() < 300).await;
+    agent.stop().await;
+}

@@ -11,6 +11,7 @@ use millstream_proto::v1::ingest_service_client::IngestServiceClient;
 use millstream_proto::v1::push_request::Message;
 use millstream_proto::v1::{Channel, Hello, PushBlock, PushRequest, ReadRequest, TailRequest, tail_request};
 use millstream_tests::agent::Agent;
+use millstream_tests::files;
 use millstream_tests::process::{Finished, Process};
 use millstream_tests::reader::{Reader, follow};
 use millstream_tests::relay::Relay;
@@ -209,6 +210,66 @@ async fn a_file_that_may_not_be_read_is_reported_and_read_once_it_may() {
     std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
     let stream = relay_stream(&relay).await;
     assert_eq!(relay.raw(stream).await, b"now it can be read\n");
+}
+
+#[tokio::test]
+async fn a_file_whose_permission_is_lost_and_regained_goes_on_at_the_same_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    let relay = Relay::start(dir.path()).await;
+    let path = dir.path().join("a.log");
+    let data_dir = dir.path().join("agent");
+    std::fs::create_dir(&data_dir).unwrap();
+    for dir in [dir.path(), data_dir.as_path()] {
+        std::fs::set_permissions(dir, Permissions::from_mode(0o777)).unwrap();
+    }
+    let may_be_read = |mode: u32| {
+        std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+    };
+    files::append(&path, b"before\n");
+    may_be_read(0o644);
+    let start = || {
+        let mut command = Agent::command(relay.url(), "host-1", &data_dir);
+        let mut command = as_ordinary_user(command.arg("--file").arg(&path))?;
+        Some(Process::start("agent", &dir.path().join("logs"), &mut command))
+    };
+    let Some(mut agent) = start() else {
+        return;
+    };
+    let stream = relay_stream(&relay).await;
+    let mut expected = b"before\n".to_vec();
+    assert_eq!(relay.raw_of(stream, expected.len()).await, expected);
+    // Lost while it is followed, and while the agent is away.
+    for (word, is_killed) in [("one", false), ("two", true), ("three", true)] {
+        may_be_read(0o000);
+        if is_killed {
+            agent.kill();
+        }
+        let text = format!("half {word}");
+        files::append(&path, text.as_bytes());
+        expected.extend(text.into_bytes());
+        if is_killed {
+            agent = start().unwrap();
+            agent.stderr_says("ermission denied").await;
+        }
+        may_be_read(0o644);
+        let text = format!(" and half {word}\n");
+        files::append(&path, text.as_bytes());
+        expected.extend(text.into_bytes());
+        assert_eq!(relay.raw_of(stream, expected.len()).await, expected, "{word}");
+    }
+    // Rotated, and the new file cannot be read for a while.
+    let new = dir.path().join("new");
+    files::append(&new, b"new\n");
+    std::fs::set_permissions(&new, Permissions::from_mode(0o000)).unwrap();
+    std::fs::rename(&path, dir.path().join("a.log.1")).unwrap();
+    std::fs::rename(&new, &path).unwrap();
+    wait::until("that the new file cannot be read is said, too", || {
+        agent.stderr().matches("ermission denied").count() == 2
+    })
+    .await;
+    may_be_read(0o644);
+    expected.extend(b"new\n");
+    assert_eq!(relay.raw_of(stream, expected.len()).await, expected);
 }
 
 async fn relay_stream(relay: &Relay) -> u64 {

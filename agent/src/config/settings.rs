@@ -49,6 +49,7 @@ struct RawFile {
     watch: Watch,
     poll_interval: Option<String>,
     rotate_wait: Option<String>,
+    forget_after: Option<String>,
 }
 
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
@@ -234,6 +235,7 @@ fn file_settings(raw: RawFile) -> Result<FileSettings, String> {
         force_polling: raw.watch == Watch::Poll,
         poll_interval: duration("poll_interval", raw.poll_interval.as_deref(), "1s")?,
         rotate_wait: duration("rotate_wait", raw.rotate_wait.as_deref(), "500ms")?,
+        forget_after: duration("forget_after", raw.forget_after.as_deref(), "1m")?,
     })
 }
 
@@ -365,6 +367,7 @@ pub(super) fn add_flag_sources(
             watch: Watch::Auto,
             poll_interval: None,
             rotate_wait: None,
+            forget_after: None,
         };
         let settings = file_settings(raw).map_err(|problem| ConfigError::new("--file", problem))?;
         added.push(("file".to_owned(), SourceKind::File(Arc::new(settings))));

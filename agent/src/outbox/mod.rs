@@ -51,6 +51,8 @@ pub struct StreamSpec {
     pub path: Option<String>,
     /// Its source can go back to a checkpoint.
     pub resumable: bool,
+    /// Another process may go on with it, which does not know what this one masks.
+    pub outlives: bool,
     /// Text to hold before the writer has to wait, bytes.
     pub hold_bytes: usize,
 }
@@ -130,7 +132,7 @@ impl Outbox {
     #[must_use]
     pub fn open(&self, mut spec: StreamSpec) -> StreamWriter {
         self.edge.mask_facts(&mut spec);
-        let edge = self.edge.open(&spec.source, &spec.instance, spec.run.is_some());
+        let edge = self.edge.open(&spec.source, &spec.instance, spec.outlives);
         let mut state = self.lock();
         let same = |slot: &Slot| slot.spec.source == spec.source && slot.spec.instance == spec.instance;
         let left_behind = state.slots.iter().find(|(_, slot)| same(slot)).map(|(id, _)| *id);
@@ -417,6 +419,9 @@ impl State {
         if let Some(slot) = self.slots.remove(&id) {
             self.held_bytes -= slot.held_bytes;
             self.in_flight_bytes -= slot.in_flight_bytes;
+            if let Some(handle) = slot.handle {
+                self.handles.remove(&handle);
+            }
         }
         self.ready.retain(|other| *other != id);
         self.to_open.retain(|other| *other != id);

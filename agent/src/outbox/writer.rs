@@ -207,6 +207,16 @@ impl StreamWriter {
             .unwrap_or_default()
     }
 
+    /// Everything that was pushed is acknowledged.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        let state = self.outbox.lock();
+        state
+            .slots
+            .get(&self.slot)
+            .is_none_or(|slot| slot.unacked_lines() == 0)
+    }
+
     /// The relay holds the stream with its end: nothing is left to do.
     #[must_use]
     pub fn is_ended(&self) -> bool {

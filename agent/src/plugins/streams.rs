@@ -239,6 +239,7 @@ impl Streams {
             run: None,
             path: None,
             resumable: self.resumable,
+            outlives: false,
             hold_bytes: if self.resumable {
                 RESUMABLE_HOLD_BYTES
             } else {

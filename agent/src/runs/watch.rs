@@ -16,7 +16,7 @@ use super::RunDir;
 const PID_TICK: Duration = Duration::from_millis(20);
 
 pub(super) struct Watch {
-    events: EventStream<[u8; 4096]>,
+    events: EventStream<Vec<u8>>,
     /// `None` when there is no living supervisor.
     supervisor: Option<AsyncFd<OwnedFd>>,
 }
@@ -27,7 +27,7 @@ impl Watch {
         let mask = WatchMask::CREATE | WatchMask::MODIFY | WatchMask::MOVED_TO;
         inotify.watches().add(&run.path, mask)?;
         Ok(Self {
-            events: inotify.into_event_stream([0; 4096])?,
+            events: inotify.into_event_stream(vec![0; 4096])?,
             supervisor: supervisor_handle(run).await?,
         })
     }

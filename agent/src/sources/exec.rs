@@ -101,6 +101,7 @@ async fn run_once(context: &SourceContext, settings: &ExecSettings) -> bool {
                 run: description.to_run(),
                 path: None,
                 resumable: false,
+                outlives: false,
                 hold_bytes: PROCESS_HOLD_BYTES,
             });
             writer.end(process::start_failed(message));

@@ -153,6 +153,12 @@ pub const PLUGINS: &[PluginDoc] = &[
                 "\"500ms\"",
                 "How long a rotated file has to be quiet before the new one is read.",
             ),
+            setting(
+                "forget_after",
+                "\"1m\"",
+                "\"1m\"",
+                "How long a path that a glob has found and that is gone is waited for; it is found again later.",
+            ),
         ],
     },
     PluginDoc {

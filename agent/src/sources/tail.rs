@@ -58,7 +58,7 @@ pub(super) async fn run(context: SourceContext, settings: &TailSettings) -> Resu
             };
             let work = Work::Kept(kept);
             let description = Description::new(&context.name, context.labels.clone(), work, settings.spool);
-            context.runs.create(description).map_err(held)?
+            context.runs.create(description).map_err(|error| held(&error))?
         }
     };
     let closed = CancellationToken::new();
@@ -82,7 +82,7 @@ pub(super) async fn run(context: SourceContext, settings: &TailSettings) -> Resu
         let _ = tokio::time::timeout(LAST_WORDS_WAIT, follow).await;
     };
     let (result, (), ()) = tokio::join!(kept, sent, retired);
-    result.map_err(held)
+    result.map_err(|error| held(&error))
 }
 
 /// What is to be kept running, when no directory is there: that depends on whether the relay has lines of it
@@ -99,6 +99,7 @@ async fn begin(
         run: None,
         path: Some(path.to_owned()),
         resumable: true,
+        outlives: true,
         hold_bytes: RESUMABLE_HOLD_BYTES,
     });
     let opened = tokio::select! {
@@ -188,6 +189,6 @@ pub(crate) async fn retire(run: &RunDir, outbox: &Outbox, stop: &CancellationTok
     }
 }
 
-fn held(error: io::Error) -> SourceError {
+fn held(error: &io::Error) -> SourceError {
     SourceError::Setting(format!("cannot hold tail in the data directory: {error}"))
 }

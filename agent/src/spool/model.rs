@@ -302,7 +302,7 @@ proptest! {
 fn a_writer_may_be_killed_at_any_byte_and_between_any_two_operations() {
     let text = |at: usize| -> Vec<u8> {
         (0..=at % 61)
-            .map(|n| if n % 11 == 10 { b'\n' } else { b'a' + (n % 7) as u8 })
+            .map(|n| if n % 11 == 10 { b'\n' } else { b"abcdefg"[n % 7] })
             .collect()
     };
     let mut steps: Vec<Step> = Vec::new();

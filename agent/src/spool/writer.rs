@@ -196,8 +196,8 @@ impl SpoolWriter {
     /// the open lines. Empty when none are open; all of it when that does not end them.
     fn front_to_end_of_lines<'a>(&self, record: &Record<'a>) -> &'a [u8] {
         let channel = index_of(record.channel);
-        let others = (0..super::CHANNELS.len()).filter(|other| *other != channel);
-        if others.map(|other| self.at_line_start[other]).all(|ended| ended) {
+        let mut others = (0..super::CHANNELS.len()).filter(|other| *other != channel);
+        if others.all(|other| self.at_line_start[other]) {
             if self.at_line_start[channel] {
                 return &[];
             }

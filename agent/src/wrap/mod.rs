@@ -18,6 +18,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tokio_util::sync::CancellationToken;
 
+use crate::edge::EdgeSettings;
 use crate::leftover::Deliveries;
 use crate::link::Link;
 use crate::runs::follow::{Beside, Follow, Followed, shell_status, undelivered_lines};
@@ -44,6 +45,8 @@ pub struct WrapConfig {
     /// Name of the source.
     pub name: String,
     pub labels: BTreeMap<String, String>,
+    /// What is done to what is sent; the terminal shows it as it is.
+    pub edge: EdgeSettings,
     /// How long to wait for acknowledgements after the end.
     pub drain_timeout: Duration,
     pub data_dir: PathBuf,
@@ -87,8 +90,7 @@ pub async fn exec(config: WrapConfig, argv: Vec<String>, pty: bool) -> Result<u8
     };
     let wrapping = Wrapping::start(config, Work::Command(command), input)?;
     let mut status = 1;
-    wrapping
-        .run(Tee::own(), |shown| match shown {
+    let run = wrapping.run(Tee::own(), |shown| match shown {
             Shown::Ended(end) => {
                 if let How::StartFailed { message, .. } = &end.how {
                     eprintln!("millstream-agent: {message}");
@@ -103,8 +105,8 @@ pub async fn exec(config: WrapConfig, argv: Vec<String>, pty: bool) -> Result<u8
                 eprintln!("millstream-agent: told to stop again and again; the command is killed if it does not end");
                 status = 128_u8.saturating_add(u8::try_from(signal.as_raw()).unwrap_or_default());
             }
-        })
-        .await?;
+        });
+    Box::pin(run).await?;
     Ok(status)
 }
 
@@ -115,7 +117,7 @@ pub async fn exec(config: WrapConfig, argv: Vec<String>, pty: bool) -> Result<u8
 pub async fn pipe(config: WrapConfig) -> Result<bool, WrapError> {
     let wrapping = Wrapping::start(config, Work::Input, Stdio::inherit())?;
     let mut read_whole = true;
-    let delivered = wrapping.run(Tee::none(), |shown| match shown {
+    let run = wrapping.run(Tee::none(), |shown| match shown {
         Shown::Ended(end) => {
             if let How::InputFailed { message } = &end.how {
                 eprintln!("millstream-agent: {message}");
@@ -128,7 +130,8 @@ pub async fn pipe(config: WrapConfig) -> Result<bool, WrapError> {
         }
         Shown::Abandoned(_) => read_whole = false,
     });
-    Ok(delivered.await? && read_whole)
+    let delivered = Box::pin(run).await?;
+    Ok(delivered && read_whole)
 }
 
 /// How the showing of a run ended.
@@ -170,7 +173,12 @@ impl Wrapping {
         let signals = Signals::new().map_err(WrapError::Terminal)?;
         let (control, there) = Control::pair().map_err(WrapError::Terminal)?;
         let stop = CancellationToken::new();
-        let mut left = Deliveries::new(wrapped.clone(), config.uplink.clone(), stop.clone());
+        let mut left = Deliveries::new(
+            wrapped.clone(),
+            config.uplink.clone(),
+            config.edge.clone(),
+            stop.clone(),
+        );
         left.look().map_err(data_dir)?;
         let claimed = wrapped.create(description).map_err(data_dir)?;
         // Dropped, not waited for: it lives on without this process.
@@ -208,7 +216,7 @@ impl Wrapping {
             stop,
         } = self;
         let run = &claimed.run;
-        let link = Link::start(config.uplink.clone());
+        let link = Link::start(config.uplink.clone(), config.edge.clone());
         let outbox = link.outbox.clone();
         let beside = Beside::default();
         let follow = Follow {

@@ -37,6 +37,8 @@ pub struct StoredStream {
     pub lines: Vec<StoredLine>,
     pub checkpoint: Bytes,
     pub end: Option<v1::StreamEnd>,
+    /// How often it was opened.
+    pub opens: usize,
     /// Blocks accepted, and how many of them were compressed.
     pub blocks: usize,
     pub compressed_blocks: usize,
@@ -190,6 +192,15 @@ impl FakeRelay {
         self.streams()
             .into_iter()
             .find(|stream| stream.open.instance == instance)
+    }
+
+    /// Of all streams together.
+    pub fn lines(&self) -> usize {
+        self.lock()
+            .streams
+            .values()
+            .map(|stream| stream.lines.len())
+            .sum()
     }
 
     pub fn sessions(&self) -> usize {
@@ -394,6 +405,7 @@ impl Session {
         let handle = open.handle;
         let stream = state.streams.entry(key).or_default();
         stream.open = open;
+        stream.opens += 1;
         stream.agent_id.clone_from(&self.agent_id);
         Outgoing::StreamOpened(v1::StreamOpened {
             handle,

@@ -25,6 +25,7 @@ pub(crate) async fn follow(log: Log, outbox: Outbox, dice: Dice, disk: Disk, tra
             run: None,
             path: None,
             resumable: is_resumable,
+            outlives: false,
             hold_bytes: HOLD_BYTES,
         });
         let mut source = Source {

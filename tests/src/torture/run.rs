@@ -1,7 +1,7 @@
 //! Runs of an `exec` source that write numbered lines. The writer is this binary's own `write-lines`: it asks the
 //! [`Register`] for its orders through a socket, so that what it has written is known from outside, whoever holds it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};

@@ -93,7 +93,10 @@ impl<'a> Delivery<'a> {
 
     /// Sends everything; for a run also its end, and waits until that is acknowledged. `closing`: it has no end,
     /// and once this is cancelled nothing more comes.
-    pub(super) async fn to_end(&mut self, closing: Option<&CancellationToken>) -> Result<Followed, Stopped> {
+    pub(super) async fn deliver_to_end(
+        &mut self,
+        closing: Option<&CancellationToken>,
+    ) -> Result<Followed, Stopped> {
         let mut watch = Watch::new(self.run).await?;
         loop {
             // In this order: what is written before the end or the death is read after them.

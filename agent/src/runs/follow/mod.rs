@@ -113,7 +113,8 @@ impl<'a> Follow<'a> {
     pub async fn follow(self, stop: &CancellationToken) -> Followed {
         let run_id = &self.run.description.run_id;
         loop {
-            match self.once(stop).await {
+            // Boxed: it is large, and is a part of what every source is.
+            match Box::pin(self.once(stop)).await {
                 Ok(followed) => return followed,
                 Err(FollowError::Refused(reason)) if self.gives_up => return Followed::Refused(reason),
                 Err(error) => warn!(
@@ -159,7 +160,7 @@ impl<'a> Follow<'a> {
             let result = match opened {
                 Ok(position) => {
                     delivery.go_to(&position.checkpoint, is_again);
-                    delivery.to_end(closing).await
+                    delivery.deliver_to_end(closing).await
                 }
                 Err(error) => Err(error.into()),
             };
@@ -196,6 +197,7 @@ fn open(run: &RunDir, outbox: &Outbox) -> StreamWriter {
         run: description.to_run(),
         path,
         resumable: true,
+        outlives: true,
         hold_bytes: RESUMABLE_HOLD_BYTES,
     })
 }

@@ -1,6 +1,6 @@
 //! One path followed for ever: reads what is new, notices truncation, goes from one generation to the next.
 //! One task a path; it sleeps while nothing happens. Where to begin is [`super::resume`]'s, which generation
-//! is next is [`super::chain`]'s.
+//! is next is [`super::chain`]'s, when a path that is gone is let go [`super::absence`]'s.
 
 use std::io;
 use std::path::PathBuf;
@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use super::FileSettings;
+use super::absence::{Absence, LetGo};
 use super::chain::{Chain, Name};
 use super::open::OpenComplaint;
 use super::reader::{FileReader, Turn};
@@ -48,6 +49,7 @@ pub(super) struct Follower {
     /// It was there when the source started.
     pub(super) present_at_start: bool,
     pub(super) chain: Chain,
+    pub(super) absence: Absence,
 }
 
 /// Why the reading of one file is over.
@@ -59,12 +61,14 @@ enum Finished {
 }
 
 impl Follower {
-    /// Runs until the relay refuses the stream; the caller cancels by dropping.
-    pub(super) async fn run(self) {
+    /// Runs until the relay refuses the stream, or the path has named nothing for long; the caller cancels by
+    /// dropping.
+    pub(super) async fn run(self) -> Option<LetGo> {
         // Side by side, so that generations are noticed also while the reader waits for the relay.
         tokio::select! {
-            () = self.read() => {}
-            () = self.chain.watch(&self.wake.name) => {}
+            () = self.read() => None,
+            () = self.chain.watch(&self.wake.name) => None,
+            () = self.absence.is_over() => Some(self.absence.let_go(&self.path, &self.writer.durable_checkpoint())),
         }
     }
 
@@ -86,6 +90,7 @@ impl Follower {
                     return;
                 }
             };
+            self.absence.opened_at(&position.checkpoint);
             let error = match self.resume(&position).await {
                 Ok(reader) => self.follow(reader).await,
                 Err(error) => error,
@@ -104,7 +109,10 @@ impl Follower {
                 Finished::Replaced => {
                     info!("{} was rotated; going on with the new file", self.path.display());
                 }
-                Finished::Gone => info!("{} was deleted; waiting for a new file", self.path.display()),
+                Finished::Gone => {
+                    info!("{} was deleted; waiting for a new file", self.path.display());
+                    self.absence.was_read_to_its_end();
+                }
             }
             let line_continues = reader.line_continues;
             // Not held while there is no other: its space is freed.
@@ -124,6 +132,7 @@ impl Follower {
             let looked = self.chain.look();
             if let Some(next) = self.chain.next() {
                 complaint.over(&self.path);
+                self.absence.is_read_again();
                 let reader = FileReader::new(next.file, line_continues);
                 if next.was_copied {
                     let text = format!(
@@ -153,6 +162,7 @@ impl Follower {
         // Since when the path names another file or none, and nothing was read.
         let mut nameless_since: Option<Instant> = None;
         let mut complained = false;
+        let mut successor = OpenComplaint::default();
         loop {
             if reader.was_truncated() {
                 self.restart_generation(reader).await?;
@@ -177,8 +187,17 @@ impl Follower {
                 Turn::Idle => {}
             }
             self.chain.saw(reader.look());
-            // An error is of the file that is at the path now, not of this one.
-            let name = self.chain.look().unwrap_or(Name::Other);
+            let name = match self.chain.look() {
+                Ok(name) => {
+                    successor.over(&self.path);
+                    name
+                }
+                // Of the file that is at the path now, not of this one.
+                Err(error) => {
+                    successor.say(&self.path, &error);
+                    Name::Other
+                }
+            };
             let is_over = self.chain.has_next() || (name == Name::Nothing && reader.is_deleted());
             if name == Name::Ours && !is_over {
                 nameless_since = None;
@@ -242,6 +261,8 @@ impl Follower {
     }
 
     pub(super) async fn wait_for_path(&self, backoff: &mut Backoff) -> Result<(), WriteError> {
+        let is_wanted = self.chain.has_next() || !self.writer.is_settled();
+        self.absence.look(&self.path, is_wanted);
         tokio::select! {
             () = self.wake.content.notified() => Ok(()),
             () = tokio::time::sleep(backoff.next_wait()) => Ok(()),

@@ -60,6 +60,11 @@ impl PathPattern {
         self.literal.is_some()
     }
 
+    /// It names just this path.
+    pub(super) fn names(&self, path: &Path) -> bool {
+        self.literal.as_deref() == Some(path)
+    }
+
     /// A literal path is always part of the result, also while nothing is there.
     pub(super) fn expand(&self, into: &mut Expansion) {
         if let Some(path) = &self.literal {

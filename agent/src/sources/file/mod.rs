@@ -4,6 +4,7 @@
 //! says and going from one generation of the path to the next ([`chain`], [`rotated`]). The relay's checkpoint
 //! is the only memory of where a file stands: there is no positions file that could disagree with the data.
 
+mod absence;
 mod chain;
 mod checkpoint;
 mod follower;
@@ -24,6 +25,7 @@ use globset::GlobSet;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use self::absence::{Absence, Ends, LetGo};
 use self::chain::Chain;
 use self::follower::{Follower, Wake};
 use self::glob::{Expansion, PathPattern};
@@ -51,6 +53,8 @@ pub struct FileSettings {
     pub poll_interval: Duration,
     /// How long an old file has to be quiet after its rotation before the new one is read.
     pub rotate_wait: Duration,
+    /// How long a path that a pattern has found and that names nothing any more is waited for.
+    pub forget_after: Duration,
 }
 
 /// Follows everything that the settings name, until it is cancelled by being dropped.
@@ -80,6 +84,7 @@ pub(super) async fn run(context: SourceContext, settings: Arc<FileSettings>) -> 
         followers: BTreeMap::new(),
         by_target: HashMap::new(),
         tasks: JoinSet::new(),
+        ends: Ends::default(),
         directories: BTreeSet::new(),
         earlier: BTreeSet::new(),
     };
@@ -95,7 +100,9 @@ struct FileSource {
     followers: BTreeMap<PathBuf, Arc<Wake>>,
     /// Followers by the path of the file behind their symbolic link.
     by_target: HashMap<PathBuf, Arc<Wake>>,
-    tasks: JoinSet<()>,
+    tasks: JoinSet<Option<LetGo>>,
+    /// Of followers that were let go.
+    ends: Ends,
     directories: BTreeSet<PathBuf>,
     /// Rotated files that a pattern matches, as of the last scan.
     earlier: BTreeSet<PathBuf>,
@@ -132,14 +139,25 @@ impl FileSource {
                     self.scan(false);
                     self.wake_all();
                 }
-                Some(ended) = self.tasks.join_next() => {
-                    if let Err(error) = ended
-                        && error.is_panic()
-                    {
-                        std::panic::resume_unwind(error.into_panic());
-                    }
-                }
+                Some(ended) = self.tasks.join_next() => match ended {
+                    Ok(Some(gone)) => self.let_go(&gone),
+                    // Refused: it stays known, so that it is not tried again at every scan.
+                    Ok(None) => {}
+                    Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                    Err(_cancelled) => {}
+                },
             }
+        }
+    }
+
+    fn let_go(&mut self, gone: &LetGo) {
+        if let Some(wake) = self.followers.remove(&gone.path) {
+            self.by_target.retain(|_, other| !Arc::ptr_eq(other, &wake));
+        }
+        self.ends.keep(gone);
+        // It may have come back while its follower ended.
+        if gone.path.exists() {
+            self.scan(false);
         }
     }
 
@@ -268,6 +286,7 @@ impl FileSource {
             run: None,
             path: Some(name),
             resumable: true,
+            outlives: false,
             hold_bytes: RESUMABLE_HOLD_BYTES,
         });
         let wake = Arc::new(Wake::default());
@@ -280,7 +299,10 @@ impl FileSource {
         if let Some(target) = target {
             self.by_target.insert(target, Arc::clone(&wake));
         }
+        let is_named = self.patterns.iter().any(|pattern| pattern.names(&path));
+        let patience = (!is_named).then_some(self.settings.forget_after);
         let follower = Follower {
+            absence: Absence::new(patience, self.ends.take(&path)),
             chain: Chain::new(Lineage::new(path.clone(), marks)),
             path: path.clone(),
             writer,

@@ -28,6 +28,9 @@ impl Follower {
             }
         };
         self.chain.begin(checkpoint.identity);
+        if self.absence.knows_end(&position.checkpoint) {
+            return self.next_generation(checkpoint.line_continues).await;
+        }
         let mut complaint = OpenComplaint::default();
         let mut backoff = retry_backoff();
         loop {

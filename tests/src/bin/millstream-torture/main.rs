@@ -31,7 +31,7 @@ enum Command {
 /// Shown when a helper of the harness gives up by panicking, too.
 struct Place {
     seed: u64,
-    dir: std::path::PathBuf,
+    dir: PathBuf,
 }
 
 impl Drop for Place {
