@@ -350,12 +350,14 @@ impl Core {
         if threads.is_empty() {
             return;
         }
+        let store = Arc::clone(&parts.store);
         let joined = tokio::task::spawn_blocking(move || {
             for thread in threads {
                 if thread.join().is_err() {
                     tracing::error!("a thread of the relay panicked; its message is above");
                 }
             }
+            store.close();
         });
         if joined.await.is_err() {
             tracing::error!("could not wait for the relay's threads");

@@ -17,7 +17,6 @@ impl ToStatus for StoreError {
         tracing::error!(error = %self, "a read failed");
         match self {
             // Readers come again by themselves.
-            Self::Away => Status::unavailable(self.to_string()),
             Self::Damaged { .. } | Self::DamagedLines { .. } => Status::data_loss(self.to_string()),
             _ => Status::internal(self.to_string()),
         }

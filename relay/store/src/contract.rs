@@ -98,6 +98,10 @@ pub trait LogStore: Send + Sync + std::fmt::Debug + 'static {
         Vec::new()
     }
 
+    /// Nothing will be written any more: notes what lets the next start know exactly what should be there. It may
+    /// fail or be left out, as in a crash; nothing is lost by that.
+    fn close(&self) {}
+
     /// Bytes on disk, for metrics.
     fn disk_bytes(&self) -> u64;
 }
@@ -114,9 +118,6 @@ pub enum StoreError {
     /// No room on the disk. It works again as soon as there is.
     #[error("disk full: {place}: {cause}; free some space, it goes on by itself")]
     Full { place: String, cause: String },
-    /// For a moment, or until there is room on the disk.
-    #[error("store: it is being opened anew after a failure; try again")]
-    Away,
     /// The caller's mistake; the store is as it was.
     #[error("store: {what} is refused: {cause}")]
     Refused { what: String, cause: String },

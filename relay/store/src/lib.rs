@@ -14,4 +14,4 @@ pub mod memory;
 pub mod conformance;
 
 pub use contract::{AppendOp, LogStore, StoreError, StreamRecord, WriteOp};
-pub use embedded::{Clock, EmbeddedOptions, EmbeddedStore, FreeSpace};
+pub use embedded::{Clock, Disk, DiskChange, DiskFault, EmbeddedOptions, EmbeddedStore, FreeSpace};

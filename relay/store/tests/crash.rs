@@ -25,8 +25,8 @@ fn open(dir: &Path) -> EmbeddedStore {
     let options = EmbeddedOptions {
         settle_text_bytes: 4096,
         settle_idle: Duration::ZERO,
-        // Small, so that memtables are written out and journals turn over in the short life of the child.
-        memtable_bytes: 1 << 20,
+        // Small, so that segments are sealed and emptied in the short life of the child.
+        segment_bytes: 1 << 20,
         ..EmbeddedOptions::default()
     };
     EmbeddedStore::open(dir, options).unwrap()

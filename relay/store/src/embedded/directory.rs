@@ -4,18 +4,30 @@
 //! |---|---|
 //! | `store.lock` | locked by the process that uses the directory, with its process id |
 //! | `store.format` | format version and store id; written last when a store is created |
-//! | `engine/` | the engine's files |
-//! | `damaged/` | files of the engine as they were before damage was cut out of them; may be removed |
-//! | `engine.new/` | an engine that is being created; removed when that was interrupted |
+//! | `log/` | the segments, `NUMBER.seg` |
+//! | `catalog` | a second copy of what is small and precious |
+//! | `damaged/` | damaged files as they were; may be removed |
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::disk::Disk;
 use crate::StoreError;
 
 /// Raised when a store of this version cannot be read by older relays.
-const FORMAT_VERSION: u32 = 1;
+pub(crate) const FORMAT_VERSION: u32 = 2;
+
+/// What `store.format` says.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    StoreId(String),
+    Missing,
+    /// It is not what was written.
+    Damaged,
+}
 
 /// A data directory that this process has locked until the value is dropped.
 #[derive(Debug)]
@@ -59,8 +71,21 @@ impl DataDirectory {
         })
     }
 
-    pub(crate) fn engine(&self) -> PathBuf {
-        self.path.join("engine")
+    pub(crate) fn log(&self) -> PathBuf {
+        self.path.join("log")
+    }
+
+    pub(crate) fn catalog(&self) -> PathBuf {
+        self.path.join("catalog")
+    }
+
+    pub(crate) fn format(&self) -> PathBuf {
+        self.path.join("store.format")
+    }
+
+    /// An error of the system while the directory was used.
+    pub(crate) fn unusable(&self, what: &str, error: &io::Error) -> StoreError {
+        unusable(&self.path, what, error)
     }
 
     /// Where damaged files are kept for those who want to look at them.
@@ -68,59 +93,40 @@ impl DataDirectory {
         self.path.join("damaged")
     }
 
-    /// Id of the store in the directory; a new one is created when there is none. `create_engine` gets
-    /// the path at which to make an empty engine, which it has closed again when it returns.
-    pub(crate) fn open_or_create(
-        &self,
-        create_engine: impl FnOnce(&Path) -> Result<(), StoreError>,
-    ) -> Result<String, StoreError> {
-        let format = self.path.join("store.format");
-        match fs::read_to_string(&format) {
-            Ok(text) => {
-                let store_id = parse_format(&self.path, &text)?;
-                if !self.engine().is_dir() {
-                    return Err(StoreError::Damaged {
-                        place: self.path.display().to_string(),
-                        cause: "the folder `engine` is missing; restore it from a backup".to_owned(),
-                    });
-                }
-                Ok(store_id)
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.create(&format, create_engine),
+    /// Reads `store.format`.
+    ///
+    /// # Errors
+    /// The store is one of another version, or the file cannot be read.
+    pub(crate) fn read_format(&self) -> Result<Format, StoreError> {
+        if self.path.join("engine").is_dir() {
+            return Err(refuse(
+                &self.path,
+                &format!("its store has format version 1, this relay reads version {FORMAT_VERSION}"),
+                "start the older relay that wrote it, or choose another directory with --data-dir",
+            ));
+        }
+        match fs::read(self.format()) {
+            Ok(text) => parse_format(&self.path, &text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Format::Missing),
             Err(error) => Err(unusable(&self.path, "store.format cannot be read", &error)),
         }
     }
 
-    fn create(
-        &self,
-        format: &Path,
-        create_engine: impl FnOnce(&Path) -> Result<(), StoreError>,
-    ) -> Result<String, StoreError> {
-        let failed = |error: io::Error| unusable(&self.path, "a store cannot be created in it", &error);
-        // An engine without a format file was complete when it was renamed and never used.
-        if !self.engine().is_dir() {
-            let unfinished = self.path.join("engine.new");
-            match fs::remove_dir_all(&unfinished) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-                _ => {}
-            }
-            create_engine(&unfinished)?;
-            fs::rename(&unfinished, self.engine()).map_err(failed)?;
-        }
-        let store_id = random_id().map_err(failed)?;
-        let unfinished = self.path.join("store.format.new");
-        let mut file = File::create(&unfinished).map_err(failed)?;
-        write!(file, "format = {FORMAT_VERSION}\nstore_id = {store_id}\n")
-            .and_then(|()| file.sync_all())
-            .and_then(|()| fs::rename(&unfinished, format))
-            .and_then(|()| File::open(&self.path)?.sync_all())
-            .map_err(failed)?;
-        Ok(store_id)
+    pub(crate) fn write_format(&self, disk: &Disk, store_id: &str) -> io::Result<()> {
+        disk.replace(&self.format(), format_text(FORMAT_VERSION, store_id).as_bytes())
+            .map(drop)
     }
 }
 
+/// The whole file, with a checksum of its own.
+pub(crate) fn format_text(version: u32, store_id: &str) -> String {
+    let text = format!("format = {version}\nstore_id = {store_id}\n");
+    let check = xxh3_64(text.as_bytes());
+    format!("{text}check = {check:016x}\n")
+}
+
 /// 128 random bits in hexadecimal.
-fn random_id() -> io::Result<String> {
+pub(crate) fn random_id() -> io::Result<String> {
     let mut bytes = [0_u8; 16];
     let mut filled = 0;
     while filled < bytes.len() {
@@ -129,26 +135,31 @@ fn random_id() -> io::Result<String> {
     Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
 }
 
-fn parse_format(path: &Path, text: &str) -> Result<String, StoreError> {
+fn parse_format(path: &Path, text: &[u8]) -> Result<Format, StoreError> {
+    let Ok(text) = std::str::from_utf8(text) else {
+        return Ok(Format::Damaged);
+    };
     let field = |name: &str| {
         text.lines()
             .filter_map(|line| line.split_once('='))
             .find_map(|(key, value)| (key.trim() == name).then(|| value.trim()))
     };
     let version = field("format").and_then(|version| version.parse::<u32>().ok());
-    match (version, field("store_id")) {
-        (Some(version), _) if version > FORMAT_VERSION => Err(refuse(
-            path,
-            &format!("its store has format version {version}, this relay reads up to {FORMAT_VERSION}"),
-            "start the newer relay that wrote it, or choose another directory with --data-dir",
-        )),
-        (Some(_), Some(store_id)) if !store_id.is_empty() => Ok(store_id.to_owned()),
-        _ => Err(StoreError::Damaged {
-            place: path.join("store.format").display().to_string(),
-            cause: "it does not hold `format = NUMBER` and `store_id = ID`; restore it from a backup"
-                .to_owned(),
-        }),
+    let (Some(version), Some(store_id)) = (version, field("store_id")) else {
+        return Ok(Format::Damaged);
+    };
+    // So that a damaged digit is not taken for another version.
+    if text != format_text(version, store_id) {
+        return Ok(Format::Damaged);
     }
+    if version != FORMAT_VERSION {
+        return Err(refuse(
+            path,
+            &format!("its store has format version {version}, this relay reads version {FORMAT_VERSION}"),
+            "start the relay of the version that wrote it, or choose another directory with --data-dir",
+        ));
+    }
+    Ok(Format::StoreId(store_id.to_owned()))
 }
 
 /// So that the next one can be told who is in the way.

@@ -1,38 +1,45 @@
-//! The store in a directory of its own, on the engine fjall.
+//! The store in a directory of its own: a log of segments, each block in it with all that must be known of it, and
+//! an index in memory.
 //!
-//! In the order in which data flows: [`directory`] locks and identifies the data directory, [`journal`]
-//! mends the engine's journals, [`engine`] opens the files, [`home`] opens them anew after a failure when [`space`]
-//! allows, [`kv`] lays out keys and values, [`write`] commits, [`read`] reads, [`backlog`] and [`settle`] turn
-//! small blocks into large ones in the background.
+//! In the order in which data flows: [`directory`] locks and identifies the data directory, [`recover`] opens what is
+//! in it, [`layout`] lays out records, [`write`] makes a batch of a commit, [`log`] writes it to the active
+//! [`segment`], [`index`] knows what is where, [`catalog`] is a second copy of what is precious, [`read`] reads,
+//! [`backlog`] and [`settle`] turn small blocks into large ones in the background, [`upkeep`] seals segments and empties
+//! them. [`volume`] is index and log together; every change of a file goes through [`disk`].
 
 mod backlog;
+mod catalog;
 mod directory;
-mod engine;
-mod home;
-mod journal;
-mod kv;
+mod disk;
+mod index;
+mod layout;
+mod log;
 mod options;
 mod read;
+mod recover;
+mod segment;
 mod settle;
 mod space;
 #[cfg(test)]
 mod tests;
+mod upkeep;
+mod volume;
 mod write;
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
-use fjall::PersistMode;
 use millstream_proto::v1;
+use prost::Message as _;
 
+use self::catalog::Note;
 use self::directory::DataDirectory;
-use self::engine::{Engine, engine_error};
-use self::home::{Failure, Home};
-use self::read::View;
 use self::settle::Settler;
+use self::volume::{Volume, io_error};
 use crate::{LogStore, StoreError, StreamRecord, WriteOp};
 
+pub use self::disk::{Disk, DiskChange, DiskFault};
 pub use self::options::{Clock, EmbeddedOptions};
 pub use self::space::FreeSpace;
 
@@ -44,62 +51,58 @@ const MAX_DAMAGE: usize = 1000;
 pub struct EmbeddedStore {
     store_id: String,
     min_free_bytes: u64,
-    /// Makes what commits read and then write one step.
-    writing: Mutex<Writing>,
+    free_space: FreeSpace,
+    path: PathBuf,
     settler: Settler,
-    home: Home,
+    volume: Volume,
     /// Damage that readers met, by stream and the first line behind it; as stream 0, which does not exist, what
     /// was found in files when the store was opened.
     damage: Mutex<BTreeMap<(u64, u64), String>>,
-    /// Last, so that the directory is free only after the engine has closed its files.
+    /// Last, so that the directory is free only after everything else is done.
     _directory: DataDirectory,
 }
 
-/// What the writer's side has to remember of a failure.
-#[derive(Debug, Default)]
-struct Writing {
-    /// The engine takes no more writes and has to be opened anew.
-    failure: Option<Failure>,
-    /// The last commit was answered with an error and may have been applied all the same.
-    is_in_doubt: bool,
-}
-
 impl EmbeddedStore {
-    /// Opens the store in `dir` and creates what is missing.
+    /// Opens the store in `dir` and creates what is missing. Damage does not keep it from opening: see
+    /// [`LogStore::damage`].
     ///
     /// # Errors
     /// [`StoreError::Directory`] when the directory cannot be used: it is a file, not writable, in use by
-    /// another relay, or holds a store of a newer relay. [`StoreError::Damaged`] and
-    /// [`StoreError::Engine`] when the store in it cannot be opened.
+    /// another relay, or holds a store of another version. [`StoreError::Full`] and [`StoreError::Engine`] when a
+    /// file in it cannot be read or written for another reason than damage.
     pub fn open(dir: &Path, options: EmbeddedOptions) -> Result<Self, StoreError> {
         let directory = DataDirectory::lock(dir)?;
-        let store_id = directory.open_or_create(|path| Engine::open(path, &options).map(drop))?;
-        let found = journal::repair(&directory.engine(), &directory.damaged())?;
-        let damage = (0..).map(|number| (0, number)).zip(found).collect();
-        let home = Home::open(&directory.engine(), options.clone())?;
+        let (store_id, volume, found) = recover::open(&directory, &options)?;
+        let damage = (0..)
+            .map(|number| (0, number))
+            .zip(found)
+            .take(MAX_DAMAGE)
+            .collect();
+        let settler = Settler::new(options.clone());
+        settler.find(&volume);
         Ok(Self {
             store_id,
             min_free_bytes: options.min_free_bytes,
-            writing: Mutex::default(),
-            settler: Settler::new(options),
-            home,
+            free_space: options.free_space,
+            path: dir.to_owned(),
+            settler,
+            volume,
             damage: Mutex::new(damage),
             _directory: directory,
         })
     }
 
-    /// Brings all that only the journal has into tables; slow, and needed by nobody but tests and tools.
+    /// Ends and seals the active segment, as happens by itself when it is full; for tests and tools.
     ///
     /// # Errors
-    /// As [`LogStore::commit`].
-    pub fn write_out(&self) -> Result<(), StoreError> {
-        let _writing = self.writing();
-        self.home.with(Engine::write_out)
-    }
-
-    fn writing(&self) -> MutexGuard<'_, Writing> {
-        // Both of its facts are set before anything that could panic.
-        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    /// As [`LogStore::sync`].
+    pub fn seal(&self) -> Result<(), StoreError> {
+        self.volume
+            .log()
+            .end_segment()
+            .map_err(|error| io_error("end a segment", &error))?;
+        while upkeep::maintain(&self.volume)? {}
+        Ok(())
     }
 
     /// Tells of each place once, however many readers meet it.
@@ -111,12 +114,26 @@ impl EmbeddedStore {
         }
     }
 
-    fn mend(&self, writing: &mut Writing) -> Result<(), StoreError> {
-        if let Some(failure) = writing.failure {
-            self.home.reopen(failure)?;
-            writing.failure = None;
+    fn free_bytes(&self) -> Result<u64, StoreError> {
+        let free = self.free_space.of(&self.path);
+        free.map_err(|error| StoreError::Engine {
+            what: format!("free space of {}", self.path.display()),
+            cause: error.to_string(),
+        })
+    }
+
+    fn check_room(&self) -> Result<(), StoreError> {
+        let free_bytes = self.free_bytes()?;
+        if free_bytes >= self.min_free_bytes {
+            return Ok(());
         }
-        Ok(())
+        Err(StoreError::Full {
+            place: self.path.display().to_string(),
+            cause: format!(
+                "{free_bytes} bytes are free, and {} are kept (min_free_bytes)",
+                self.min_free_bytes
+            ),
+        })
     }
 }
 
@@ -126,59 +143,42 @@ impl LogStore for EmbeddedStore {
     }
 
     fn load_streams(&self) -> Result<Vec<StreamRecord>, StoreError> {
-        self.home.with(|engine| View::new(engine).streams())
+        let index = self.volume.index();
+        let streams = index.streams.iter();
+        streams
+            .map(|(stream_id, stream)| stream.record(*stream_id))
+            .collect()
     }
 
     fn load_agents(&self) -> Result<Vec<v1::Agent>, StoreError> {
-        self.home.with(|engine| View::new(engine).agents())
+        let index = self.volume.index();
+        let agents = index.agents.iter().map(|(agent_id, stored)| {
+            v1::Agent::decode(stored.body.clone()).map_err(|error| StoreError::Damaged {
+                place: format!("agent {agent_id}"),
+                cause: error.to_string(),
+            })
+        });
+        agents.collect()
     }
 
     fn commit(&self, ops: Vec<WriteOp>) -> Result<(), StoreError> {
-        let mut writing = self.writing();
-        self.home.check_room(self.min_free_bytes)?;
-        self.mend(&mut writing)?;
-        let attempt = self.home.wait_for_workers().and_then(|()| {
-            self.home
-                .with(|engine| write::commit(engine, ops, writing.is_in_doubt))
-        });
-        match attempt {
-            Ok(events) => {
-                writing.is_in_doubt = false;
-                drop(writing);
-                self.settler.observe(&events);
-                Ok(())
-            }
-            Err(error) => {
-                if !matches!(error, StoreError::Refused { .. } | StoreError::Damaged { .. }) {
-                    writing.failure.get_or_insert(Failure::Commit);
-                    writing.is_in_doubt = true;
-                }
-                Err(error)
-            }
-        }
+        self.check_room()?;
+        let mut log = self.volume.log();
+        self.volume.mend(&mut log)?;
+        let events = write::commit(&self.volume, &mut log, ops)?;
+        drop(log);
+        self.settler.observe(&events);
+        Ok(())
     }
 
     fn sync(&self) -> Result<(), StoreError> {
-        let mut writing = self.writing();
-        self.mend(&mut writing)?;
-        // The journal is one file whose size `fdatasync` writes along when it matters; the engine syncs
-        // names of files itself when it makes them.
-        let synced = self.home.with(|engine| {
-            engine
-                .database
-                .persist(PersistMode::SyncData)
-                .map_err(|error| engine_error("sync", &error))
-        });
-        if synced.is_err() {
-            writing.failure = Some(Failure::Sync);
-        }
-        synced
+        let mut log = self.volume.log();
+        self.volume.mend(&mut log)?;
+        log.sync().map_err(|error| io_error("sync", &error))
     }
 
     fn read_blocks(&self, stream_id: u64, from: u64, max_bytes: usize) -> Result<Vec<v1::Block>, StoreError> {
-        let page = self
-            .home
-            .with(|engine| View::new(engine).read_blocks(stream_id, from, max_bytes));
+        let page = read::read_blocks(&self.volume, stream_id, from, max_bytes);
         if let Err(error @ StoreError::DamagedLines { next_sequence, .. }) = &page {
             self.note_damage(stream_id, *next_sequence, error);
         }
@@ -191,28 +191,50 @@ impl LogStore for EmbeddedStore {
     }
 
     fn seek_time(&self, stream_id: u64, unix_us: i64) -> Result<u64, StoreError> {
-        self.home
-            .with(|engine| View::new(engine).seek_time(stream_id, unix_us))
+        read::seek_time(&self.volume, stream_id, unix_us)
     }
 
     fn maintain(&self) -> Result<bool, StoreError> {
-        // Half of the reserve is left to the engine, whose merging frees what settling replaced.
-        if self.home.free_bytes()? < self.min_free_bytes / 2 {
+        // Half of the reserve is left to this, which frees more than it takes.
+        if self.free_bytes()? < self.min_free_bytes / 2 {
             return Ok(false);
         }
-        self.home.with(|engine| self.settler.maintain(engine))
+        if self.settler.maintain(&self.volume)? {
+            return Ok(true);
+        }
+        upkeep::maintain(&self.volume)
+    }
+
+    /// Tells the catalog where every stream stands and how long the log is, so that whatever is missing at the next
+    /// start is known exactly.
+    fn close(&self) {
+        let mut log = self.volume.log();
+        if log.suspect().is_some() || log.sync().is_err() {
+            return;
+        }
+        let mut index = self.volume.index_mut();
+        for (stream_id, stream) in &mut index.streams {
+            if stream.bound != stream.head.next_sequence {
+                stream.bound = stream.head.next_sequence;
+                log.catalog.note(Note::bound(*stream_id, stream.bound));
+            }
+        }
+        drop(index);
+        log.note_known();
+        log.catalog.sync();
     }
 
     fn disk_bytes(&self) -> u64 {
-        let bytes = self.home.with(|engine| {
-            engine
-                .database
-                .disk_space()
-                .map_err(|error| engine_error("size", &error))
-        });
-        bytes.unwrap_or_else(|error| {
-            tracing::warn!(%error, "cannot tell how much disk the store takes");
-            0
-        })
+        let segments: u64 = {
+            let index = self.volume.index();
+            index.segments.values().map(|state| state.bytes).sum()
+        };
+        segments + self.volume.log().catalog.bytes()
+    }
+}
+
+impl Drop for EmbeddedStore {
+    fn drop(&mut self) {
+        self.close();
     }
 }

@@ -4,36 +4,26 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::FreeSpace;
+use super::{Disk, FreeSpace};
 
-/// Memtables that wait to be written out, and what merging takes.
+/// What emptying segments and an agent's own window take.
 const DEFAULT_MIN_FREE_BYTES: u64 = 128 << 20;
 
-/// Sizes and times of an [`crate::EmbeddedStore`].
-///
-/// The engine notes a family's own settings (`memtable_bytes`) when the store is created; a later change
-/// of that one has no effect on an existing store. All others count at every start.
+/// Sizes and times of an [`crate::EmbeddedStore`]. All of them count from the next start on.
 #[derive(Clone, Debug)]
 pub struct EmbeddedOptions {
-    /// Cache of what was read from disk, shared by all families.
-    pub cache_bytes: u64,
-    /// Memory in which writes of one family are sorted before they go to disk. At most five of these
-    /// exist for each of the two families that hold blocks.
-    pub memtable_bytes: u64,
-    /// Journals on disk before the oldest is freed by writing memtables out; bounds the time that a start
-    /// after a crash takes. At least 64 MiB.
-    pub journal_bytes: u64,
-    /// Threads of the engine that write memtables out and merge files.
-    pub worker_threads: usize,
+    /// A segment is followed by the next one when it is so long. At most 1 GiB.
+    pub segment_bytes: u64,
     /// Small blocks of a stream are settled as soon as they hold this much text. Raised to 1 MiB they
     /// settle into full blocks; less trades compression for fewer small blocks at the head.
     pub settle_text_bytes: u64,
     /// Small blocks of a stream that got no line for so long are settled however few they are.
     pub settle_idle: Duration,
-    /// Free space of the disk, in bytes, below which nothing more is taken: the engine needs room to write out
-    /// what it has taken already and to merge files, which is what frees space. 0: take lines until the disk
-    /// is full.
+    /// Free space of the disk, in bytes, below which nothing more is taken: settling and emptying segments, which
+    /// free space, need some first. 0: take lines until the disk is full.
     pub min_free_bytes: u64,
+    /// Every change of a file.
+    pub disk: Disk,
     /// Tells how much room there is.
     pub free_space: FreeSpace,
     /// Of zstd, for settled blocks.
@@ -45,13 +35,11 @@ pub struct EmbeddedOptions {
 impl Default for EmbeddedOptions {
     fn default() -> Self {
         Self {
-            cache_bytes: 64 << 20,
-            memtable_bytes: 16 << 20,
-            journal_bytes: 128 << 20,
-            worker_threads: 2,
+            segment_bytes: 64 << 20,
             settle_text_bytes: 512 << 10,
             settle_idle: Duration::from_secs(30),
             min_free_bytes: DEFAULT_MIN_FREE_BYTES,
+            disk: Disk::default(),
             free_space: FreeSpace::default(),
             compression_level: 3,
             clock: Clock::default(),

@@ -1,351 +1,240 @@
-//! Reads: every call sees the store as it was at one moment, whatever commits and the settler do beside
-//! it.
+//! Reads: a page's blocks are looked up in the index at one moment, and loaded without any lock. Their segments are
+//! held meanwhile, so that their files stay.
 
-use std::ops::RangeInclusive;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
 
 use bytes::Bytes;
-use fjall::{Guard, Readable as _, Snapshot};
 use millstream_proto::block::OpenBlock;
 use millstream_proto::v1;
 
-use super::engine::{Engine, engine_error};
-use super::kv::block_index::{BlockIndex, BlockKey};
-use super::kv::head::Head;
-use super::kv::{self, LayoutError, agent, block_body, block_index, head, stream};
-use crate::{StoreError, StreamRecord};
+use super::index::{Entry, Stream};
+use super::layout::block;
+use super::layout::frame::body_check;
+use super::segment;
+use super::volume::{Held, Volume};
+use crate::StoreError;
 
-/// The store at one moment.
-pub(crate) struct View<'a> {
-    engine: &'a Engine,
-    snapshot: Snapshot,
+/// A page that is to be loaded.
+struct Page {
+    entries: Vec<Entry>,
+    segments: Held,
 }
 
-impl<'a> View<'a> {
-    pub(crate) fn new(engine: &'a Engine) -> Self {
-        Self {
-            engine,
-            snapshot: engine.database.snapshot(),
-        }
-    }
-
-    pub(crate) fn streams(&self) -> Result<Vec<StreamRecord>, StoreError> {
-        let mut records = Vec::new();
-        for guard in self.snapshot.iter(&self.engine.streams) {
-            let (key, value) = entry(guard, "streams")?;
-            let stream_id = kv::deser_stream_key(&key).map_err(|error| damaged("streams", &error))?;
-            let place = format!("stream {stream_id}");
-            let head = self.head(stream_id)?.ok_or_else(|| StoreError::Damaged {
-                place: place.clone(),
-                cause: "its head is missing".to_owned(),
-            })?;
-            let record =
-                stream::deser_value(stream_id, value, head).map_err(|error| damaged(&place, &error))?;
-            records.push(record);
-        }
-        Ok(records)
-    }
-
-    pub(crate) fn agents(&self) -> Result<Vec<v1::Agent>, StoreError> {
-        let mut agents = Vec::new();
-        for guard in self.snapshot.iter(&self.engine.agents) {
-            let (key, value) = entry(guard, "agents")?;
-            let agent_id = agent::deser_key(&key).map_err(|error| damaged("agents", &error))?;
-            let place = format!("agent {agent_id}");
-            agents.push(agent::deser_value(value).map_err(|error| damaged(&place, &error))?);
-        }
-        Ok(agents)
-    }
-
-    /// Where the stream stands; `None` when it was never put.
-    pub(crate) fn head(&self, stream_id: u64) -> Result<Option<Head>, StoreError> {
-        let place = format!("head of stream {stream_id}");
-        let stored = self
-            .snapshot
-            .get(&self.engine.heads, kv::ser_stream_key(stream_id))
-            .map_err(|error| engine_error(&place, &error))?;
-        stored
-            .map(|value| head::deser_value(&value).map_err(|error| damaged(&place, &error)))
-            .transpose()
-    }
-
-    /// Streams from an id on with the sequence at which each stands.
-    pub(crate) fn heads_from(
-        &self,
-        stream_id: u64,
-    ) -> impl Iterator<Item = Result<(u64, Head), StoreError>> + use<> {
-        self.snapshot
-            .range(&self.engine.heads, kv::ser_stream_key(stream_id)..)
-            .map(|guard| {
-                let (key, value) = entry(guard, "heads")?;
-                let stream_id = kv::deser_stream_key(&key).map_err(|error| damaged("heads", &error))?;
-                let place = format!("head of stream {stream_id}");
-                Ok((
+/// See [`crate::LogStore::read_blocks`].
+pub(crate) fn read_blocks(
+    volume: &Volume,
+    stream_id: u64,
+    from: u64,
+    max_bytes: usize,
+) -> Result<Vec<v1::Block>, StoreError> {
+    let Some(page) = look_up(volume, stream_id, from, max_bytes)? else {
+        return Ok(Vec::new());
+    };
+    let mut loader = Loader::new(volume, page.segments);
+    let mut blocks = Vec::with_capacity(page.entries.len());
+    let mut reached = None;
+    for entry in &page.entries {
+        match loader.load(stream_id, entry) {
+            Ok(block) => blocks.push(cut_before(block, reached)?),
+            // The next call begins there.
+            Err(StoreError::Damaged { .. }) if !blocks.is_empty() => break,
+            Err(StoreError::Damaged { place, cause }) => {
+                return Err(StoreError::DamagedLines {
                     stream_id,
-                    head::deser_value(&value).map_err(|error| damaged(&place, &error))?,
-                ))
-            })
+                    first_sequence: from.max(entry.first_sequence),
+                    next_sequence: entry.next_sequence,
+                    cause: format!("{place}: {cause}"),
+                });
+            }
+            Err(error) => return Err(error),
+        }
+        reached = Some(entry.next_sequence);
+    }
+    Ok(blocks)
+}
+
+/// Leaves out lines that the block before has as well, which only damage brings about.
+fn cut_before(block: v1::Block, reached: Option<u64>) -> Result<v1::Block, StoreError> {
+    let Some(reached) = reached.filter(|reached| block.first_sequence < *reached) else {
+        return Ok(block);
+    };
+    let damaged = |cause: String| StoreError::Damaged {
+        place: format!("line {reached}"),
+        cause,
+    };
+    let open = OpenBlock::open(&block).map_err(|error| damaged(error.to_string()))?;
+    open.slice(reached..u64::MAX)
+        .ok_or_else(|| damaged("its block ends before it".to_owned()))
+}
+
+fn look_up(volume: &Volume, stream_id: u64, from: u64, max_bytes: usize) -> Result<Option<Page>, StoreError> {
+    let index = volume.index();
+    let Some(stream) = index.streams.get(&stream_id) else {
+        return Ok(None);
+    };
+    if from >= stream.head.next_sequence {
+        return Ok(None);
+    }
+    let lost = |next_sequence: u64, cause: &str| StoreError::DamagedLines {
+        stream_id,
+        first_sequence: from,
+        next_sequence,
+        cause: cause.to_owned(),
+    };
+    let mut page = Page {
+        entries: Vec::new(),
+        segments: Held::new(),
+    };
+    let mut reached = from;
+    let mut total_bytes = 0_usize;
+    for entry in &stream.blocks[stream.block_at(from)..] {
+        let is_first = page.entries.is_empty();
+        if entry.next_sequence <= reached {
+            continue;
+        }
+        if entry.first_sequence > reached {
+            // A hole. Above the oldest stored line nothing is ever removed on purpose.
+            match is_first {
+                true if reached < stream.head.first_sequence => {}
+                true => return Err(lost(entry.first_sequence, "they are missing from the store")),
+                false => break,
+            }
+        }
+        if entry.is_lost() {
+            match is_first {
+                true => return Err(lost(entry.next_sequence, "they were lost with a damaged file")),
+                false => break,
+            }
+        }
+        total_bytes = total_bytes.saturating_add(entry.body_bytes as usize);
+        if !is_first && total_bytes > max_bytes {
+            break;
+        }
+        reached = entry.next_sequence;
+        if let Some(segment) = index.segment(entry.segment) {
+            page.segments
+                .entry(entry.segment)
+                .or_insert_with(|| segment.clone());
+        }
+        page.entries.push(*entry);
+    }
+    if page.entries.is_empty() {
+        return Err(lost(stream.head.next_sequence, "they are missing from the store"));
+    }
+    Ok(Some(page))
+}
+
+/// Loads blocks, and opens each segment once.
+pub(crate) struct Loader<'a> {
+    volume: &'a Volume,
+    segments: Held,
+    files: BTreeMap<u32, File>,
+}
+
+impl<'a> Loader<'a> {
+    pub(crate) fn new(volume: &'a Volume, segments: Held) -> Self {
+        Self {
+            volume,
+            segments,
+            files: BTreeMap::new(),
+        }
     }
 
-    pub(crate) fn frontier(&self, stream_id: u64) -> Result<u64, StoreError> {
-        let place = format!("settle frontier of stream {stream_id}");
-        let stored = self
-            .snapshot
-            .get(&self.engine.frontiers, kv::ser_stream_key(stream_id))
-            .map_err(|error| engine_error(&place, &error))?;
-        stored.map_or(Ok(0), |value| {
-            kv::frontier::deser_value(&value).map_err(|error| damaged(&place, &error))
+    fn file(&mut self, number: u32) -> io::Result<&File> {
+        match self.files.entry(number) {
+            std::collections::btree_map::Entry::Occupied(known) => Ok(known.into_mut()),
+            std::collections::btree_map::Entry::Vacant(vacant) => {
+                let segment = self.segments.get(&number).ok_or(io::ErrorKind::NotFound)?;
+                Ok(vacant.insert(segment.open()?))
+            }
+        }
+    }
+
+    /// Loads a block and checks that it is what was written. Damage is [`StoreError::Damaged`] with the file and
+    /// the place in it, and a copy of the file is kept.
+    pub(crate) fn load(&mut self, stream_id: u64, entry: &Entry) -> Result<v1::Block, StoreError> {
+        let found = self.body(entry);
+        let seed = block::seed(stream_id, entry.first_sequence);
+        let cause = match found {
+            Ok(body) if body_check(&[&body], seed) == entry.body_check => match block::decode(body) {
+                Ok(block) => return Ok(block),
+                Err(error) => error.to_string(),
+            },
+            Ok(_) => "they are not what was written".to_owned(),
+            Err(error) if segment::is_damage(&error) => error.to_string(),
+            Err(error) => {
+                return Err(StoreError::Engine {
+                    what: self.place(entry),
+                    cause: error.to_string(),
+                });
+            }
+        };
+        if let Some(segment) = self.segments.get(&entry.segment) {
+            self.volume.keep_copy(segment);
+        }
+        Err(StoreError::Damaged {
+            place: self.place(entry),
+            cause,
         })
     }
 
-    /// Index entries of the stream's blocks that begin within the range; ascending, also from the back.
-    pub(crate) fn blocks(
-        &self,
-        stream_id: u64,
-        first_sequences: RangeInclusive<u64>,
-    ) -> impl DoubleEndedIterator<Item = Result<(BlockKey, BlockIndex), StoreError>> + use<> {
-        let key = |first_sequence| {
-            block_index::ser_key(BlockKey {
-                stream_id,
-                first_sequence,
-            })
-        };
-        self.snapshot
-            .range(
-                &self.engine.block_index,
-                key(*first_sequences.start())..=key(*first_sequences.end()),
-            )
-            .map(move |guard| {
-                let place = || format!("block index of stream {stream_id}");
-                let (key, value) = guard
-                    .into_inner()
-                    .map_err(|error| engine_error(&place(), &error))?;
-                let key = block_index::deser_key(&key).map_err(|error| damaged(&place(), &error))?;
-                let index =
-                    block_index::deser_value(&value.into()).map_err(|error| damaged(&place(), &error))?;
-                Ok((key, index))
-            })
+    fn body(&mut self, entry: &Entry) -> io::Result<Bytes> {
+        let file = self.file(entry.segment)?;
+        segment::read_at(file, entry.body_at(), entry.body_bytes as usize)
     }
 
-    /// The block that holds the line or, when that is not stored, the newest one before it.
-    pub(crate) fn block_at(
-        &self,
-        stream_id: u64,
-        sequence: u64,
-    ) -> Result<Option<(BlockKey, BlockIndex)>, StoreError> {
-        self.blocks(stream_id, 0..=sequence).next_back().transpose()
-    }
-
-    /// Loads a block and checks that it is what was written.
-    pub(crate) fn load(&self, key: BlockKey, index: &BlockIndex) -> Result<v1::Block, StoreError> {
-        let damage = |cause: String| StoreError::Damaged {
-            place: place(key, index),
-            cause,
-        };
-        let encoded: Bytes = match &index.inline {
-            Some(encoded) => encoded.clone(),
-            None => self
-                .snapshot
-                .get(&self.engine.block_bodies, block_index::ser_key(key))
-                .map_err(|error| engine_error(&place(key, index), &error))?
-                .ok_or_else(|| damage("its body is missing".to_owned()))?
-                .into(),
-        };
-        let checksum = index.compute_checksum(key, &encoded);
-        if checksum != index.checksum {
-            return Err(damage(format!(
-                "its checksum is {checksum:016x}, not {:016x}",
-                index.checksum
-            )));
-        }
-        block_body::deser_value(encoded).map_err(|error| damage(error.to_string()))
-    }
-
-    /// See [`crate::LogStore::read_blocks`].
-    pub(crate) fn read_blocks(
-        &self,
-        stream_id: u64,
-        from: u64,
-        max_bytes: usize,
-    ) -> Result<Vec<v1::Block>, StoreError> {
-        let mut blocks = Vec::new();
-        match self.read_until_damage(stream_id, from, max_bytes, &mut blocks) {
-            Ok(()) if blocks.is_empty() => match self.head(stream_id)? {
-                Some(head) if head.next_sequence > from => Err(StoreError::DamagedLines {
-                    stream_id,
-                    first_sequence: from,
-                    next_sequence: head.next_sequence,
-                    cause: "they are missing from the index".to_owned(),
-                }),
-                _ => Ok(blocks),
-            },
-            // The next call begins there.
-            Err(StoreError::Damaged { .. } | StoreError::DamagedLines { .. }) if !blocks.is_empty() => {
-                Ok(blocks)
-            }
-            // A part of the index is damaged, and with it the lines that only this part knows of.
-            Err(StoreError::Damaged { cause, .. }) => Err(StoreError::DamagedLines {
-                stream_id,
-                first_sequence: from,
-                next_sequence: self.first_readable_after(stream_id, from)?,
-                cause,
-            }),
-            Err(error) => Err(error),
-            Ok(()) => Ok(blocks),
-        }
-    }
-
-    fn read_until_damage(
-        &self,
-        stream_id: u64,
-        from: u64,
-        max_bytes: usize,
-        blocks: &mut Vec<v1::Block>,
-    ) -> Result<(), StoreError> {
-        let start = match self.block_at(stream_id, from)? {
-            Some((key, index)) if index.next_sequence > from => key.first_sequence,
-            _ => from,
-        };
-        let mut reached = start;
-        let mut total_bytes = 0_usize;
-        for found in self.blocks(stream_id, start..=u64::MAX) {
-            let (key, index) = found?;
-            if key.first_sequence < reached {
-                // A settled block has these lines too; that they were replaced was lost with a damaged
-                // part of the journal.
-                continue;
-            }
-            if key.first_sequence > reached {
-                // A hole. Above the oldest stored line nothing is ever removed on purpose.
-                let oldest = self.head(stream_id)?.map_or(0, |head| head.first_sequence);
-                match blocks.is_empty() {
-                    false => break,
-                    true if reached < oldest => {}
-                    true => {
-                        return Err(StoreError::DamagedLines {
-                            stream_id,
-                            first_sequence: reached,
-                            next_sequence: key.first_sequence,
-                            cause: "they are missing from the index".to_owned(),
-                        });
-                    }
-                }
-            }
-            total_bytes = total_bytes.saturating_add(index.stored_bytes as usize);
-            if !blocks.is_empty() && total_bytes > max_bytes {
-                break;
-            }
-            let block = self.load(key, &index).map_err(|error| match error {
-                StoreError::Damaged { cause, .. } => StoreError::DamagedLines {
-                    stream_id,
-                    first_sequence: key.first_sequence.max(from),
-                    next_sequence: index.next_sequence,
-                    cause,
-                },
-                other => other,
-            })?;
-            reached = index.next_sequence;
-            blocks.push(block);
-        }
-        Ok(())
-    }
-
-    /// First line behind a damaged part of the index that holds line `from`, or the head when there is none.
-    /// A damaged part is one range of keys, so that asking behind it works again.
-    fn first_readable_after(&self, stream_id: u64, from: u64) -> Result<u64, StoreError> {
-        let head = self.head(stream_id)?.map_or(from, |head| head.next_sequence);
-        let entry_from = |sequence: u64| self.blocks(stream_id, sequence..=u64::MAX).next().transpose();
-        let (mut bad, mut step) = (from, 1_u64);
-        // Ever larger steps until something can be read.
-        let mut good = loop {
-            let place = bad.saturating_add(step);
-            if place >= head {
-                break head;
-            }
-            match entry_from(place) {
-                Err(StoreError::Damaged { .. }) => bad = place,
-                Ok(_) => break place,
-                Err(error) => return Err(error),
-            }
-            step = step.saturating_mul(2);
-        };
-        while bad + 1 < good {
-            let middle = bad + (good - bad) / 2;
-            match entry_from(middle) {
-                Err(StoreError::Damaged { .. }) => bad = middle,
-                Ok(_) => good = middle,
-                Err(error) => return Err(error),
-            }
-        }
-        match entry_from(good) {
-            Ok(Some((key, _))) => Ok(key.first_sequence.max(from + 1)),
-            _ => Ok(head.max(from + 1)),
-        }
-    }
-
-    /// See [`crate::LogStore::seek_time`]. Looks at index entries only, but for the one block that holds
-    /// the line.
-    pub(crate) fn seek_time(&self, stream_id: u64, unix_us: i64) -> Result<u64, StoreError> {
-        let bounds = {
-            let mut all = self.blocks(stream_id, 0..=u64::MAX);
-            let first = all.next().transpose()?;
-            let last = all.next_back().transpose()?.or_else(|| first.clone());
-            first.zip(last)
-        };
-        let Some((first, last)) = bounds else {
-            return Ok(self.head(stream_id)?.map_or(0, |head| head.next_sequence));
-        };
-        if last.1.last_time_unix_us < unix_us {
-            return Ok(last.1.next_sequence);
-        }
-        // `found` ends late enough; every block that begins below `low` ends too early.
-        let (mut low, mut found) = (first.0.first_sequence, last);
-        while low < found.0.first_sequence {
-            let middle = low + (found.0.first_sequence - low) / 2;
-            match self.block_at(stream_id, middle)? {
-                Some(block) if block.1.last_time_unix_us >= unix_us => {
-                    if block.0.first_sequence < low {
-                        // Lines are missing between; what follows `middle` is known to do.
-                        break;
-                    }
-                    found = block;
-                }
-                Some(block) => low = block.1.next_sequence.max(middle + 1),
-                None => low = middle + 1,
-            }
-        }
-        let (key, index) = found;
-        if index.first_time_unix_us >= unix_us {
-            return Ok(key.first_sequence);
-        }
-        let open = OpenBlock::open(&self.load(key, &index)?).map_err(|error| StoreError::Damaged {
-            place: place(key, &index),
-            cause: error.to_string(),
-        })?;
-        Ok(open
-            .lines()
-            .find(|line| line.time_unix_us >= unix_us)
-            .map_or(index.next_sequence, |line| line.sequence))
+    fn place(&self, entry: &Entry) -> String {
+        let path = self
+            .segments
+            .get(&entry.segment)
+            .map(|segment| segment.path.display());
+        format!(
+            "{}, bytes {} to {}",
+            path.map_or_else(|| format!("segment {}", entry.segment), |path| path.to_string()),
+            entry.body_at(),
+            entry.body_at() + u64::from(entry.body_bytes)
+        )
     }
 }
 
-/// A block's name in messages.
-pub(crate) fn place(key: BlockKey, index: &BlockIndex) -> String {
-    format!(
-        "stream {}, lines {} to {}",
-        key.stream_id,
-        key.first_sequence,
-        index.next_sequence.saturating_sub(1)
-    )
-}
-
-fn entry(guard: Guard, what: &str) -> Result<(Bytes, Bytes), StoreError> {
-    let (key, value) = guard.into_inner().map_err(|error| engine_error(what, &error))?;
-    Ok((key.into(), value.into()))
-}
-
-fn damaged(place: &str, error: &LayoutError) -> StoreError {
-    StoreError::Damaged {
-        place: place.to_owned(),
-        cause: error.to_string(),
+/// See [`crate::LogStore::seek_time`]. Looks at the index only, but for the one block that holds the line.
+pub(crate) fn seek_time(volume: &Volume, stream_id: u64, unix_us: i64) -> Result<u64, StoreError> {
+    let (entry, segments) = {
+        let index = volume.index();
+        let Some(stream) = index.streams.get(&stream_id) else {
+            return Ok(0);
+        };
+        let Some(entry) = block_of_time(stream, unix_us) else {
+            return Ok(stream.head.next_sequence);
+        };
+        let segment = index.segment(entry.segment).cloned();
+        let segments = segment.into_iter().map(|segment| (segment.number, segment));
+        (entry, segments.collect())
+    };
+    if entry.first_time_unix_us >= unix_us {
+        return Ok(entry.first_sequence);
     }
+    let block = match Loader::new(volume, segments).load(stream_id, &entry) {
+        Ok(block) => block,
+        // Its reader will be told more.
+        Err(StoreError::Damaged { .. }) => return Ok(entry.first_sequence),
+        Err(error) => return Err(error),
+    };
+    let Ok(open) = OpenBlock::open(&block) else {
+        return Ok(entry.first_sequence);
+    };
+    Ok(open
+        .lines()
+        .find(|line| line.time_unix_us >= unix_us)
+        .map_or(entry.next_sequence, |line| line.sequence))
+}
+
+/// The first block that ends at the time or later.
+fn block_of_time(stream: &Stream, unix_us: i64) -> Option<Entry> {
+    let at = stream
+        .blocks
+        .partition_point(|block| block.last_time_unix_us < unix_us);
+    stream.blocks[at..].iter().find(|block| !block.is_lost()).copied()
 }

@@ -169,9 +169,19 @@ fn what_an_earlier_process_left_unsettled_is_found() {
     }
 }
 
+/// The only segment of a store that has one.
+fn segment(dir: &Path) -> PathBuf {
+    let mut files: Vec<_> = std::fs::read_dir(dir.join("log"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    assert_eq!(files.len(), 1);
+    files.remove(0)
+}
+
 #[test]
 fn a_damaged_block_is_named_and_does_not_stop_the_others_from_settling() {
-    use super::kv::block_index::{BlockKey, ser_key};
+    use std::os::unix::fs::FileExt as _;
     let dir = tempfile::tempdir().unwrap();
     let store = EmbeddedStore::open(
         dir.path(),
@@ -187,17 +197,11 @@ fn a_damaged_block_is_named_and_does_not_stop_the_others_from_settling() {
             .commit(vec![WriteOp::Append(append(1, block * 10, 10))])
             .unwrap();
     }
-    let key = ser_key(BlockKey {
-        stream_id: 1,
-        first_sequence: 40,
-    });
-    let damage = |engine: &Engine| {
-        let mut value = engine.block_index.get(key).unwrap().unwrap().to_vec();
-        *value.last_mut().unwrap() ^= 1;
-        engine.block_index.insert(key, value).unwrap();
-        Ok(())
-    };
-    store.home.with(damage).unwrap();
+    let entry = store.volume.index().streams[&1].blocks[4];
+    assert_eq!(entry.first_sequence, 40);
+    let path = segment(dir.path());
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_at(b"x", entry.body_at() + 20).unwrap();
 
     let error = store.read_blocks(1, 45, 1000).unwrap_err();
     assert!(
@@ -211,6 +215,8 @@ fn a_damaged_block_is_named_and_does_not_stop_the_others_from_settling() {
         "{error}"
     );
     assert!(error.to_string().contains("stream 1, lines 45 to 49"), "{error}");
+    assert!(error.to_string().contains("00000001.seg, bytes "), "{error}");
+    assert!(dir.path().join("damaged/00000001.seg.0").exists());
     assert_eq!(
         store.read_blocks(1, 35, usize::MAX).unwrap().len(),
         1,
@@ -291,24 +297,38 @@ fn a_directory_without_the_right_to_write_is_refused() {
 fn a_store_of_a_newer_relay_is_refused_and_left_as_it_is() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()));
-    let newer = "format = 2\nstore_id = 00ff\n";
-    std::fs::write(dir.path().join("store.format"), newer).unwrap();
+    let newer = directory::format_text(3, "00ff");
+    std::fs::write(dir.path().join("store.format"), &newer).unwrap();
     let message = refusal(dir.path());
-    assert!(message.contains("format version 2"), "{message}");
+    assert!(message.contains("format version 3"), "{message}");
     let kept = std::fs::read_to_string(dir.path().join("store.format")).unwrap();
     assert_eq!(kept, newer);
 }
 
 #[test]
+fn a_store_of_the_first_format_is_refused_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("engine")).unwrap();
+    assert!(refusal(dir.path()).contains("format version 1"));
+}
+
+#[test]
 fn an_interrupted_creation_is_done_again() {
     let dir = tempfile::tempdir().unwrap();
-    let unfinished = dir.path().join("engine.new");
-    std::fs::create_dir(&unfinished).unwrap();
-    std::fs::write(unfinished.join("0.jnl"), "half").unwrap();
-    drop(open(dir.path()));
-    // As if it stopped after the engine was complete.
-    std::fs::remove_file(dir.path().join("store.format")).unwrap();
+    let interrupted = Disk::watched(|change| match change {
+        DiskChange::Rename { to, .. } if to.ends_with("store.format") => Err(DiskFault {
+            written_bytes: 0,
+            error: std::io::ErrorKind::Other.into(),
+        }),
+        _ => Ok(()),
+    });
+    let options = EmbeddedOptions {
+        disk: interrupted,
+        ..EmbeddedOptions::default()
+    };
+    EmbeddedStore::open(dir.path(), options).unwrap_err();
     let store = open(dir.path());
+    assert_eq!(store.damage(), Vec::<String>::new());
     store
         .commit(vec![
             WriteOp::PutStream(stream(1)),
@@ -318,50 +338,178 @@ fn an_interrupted_creation_is_done_again() {
     check_lines(&store, 1, 0, 3, 1000);
 }
 
-#[test]
-fn a_commit_that_was_applied_although_it_failed_is_not_applied_twice() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
-    store.commit(vec![WriteOp::PutStream(stream(1))]).unwrap();
-    let ops = vec![
-        WriteOp::Append(append(1, 0, 10)),
-        WriteOp::Append(append(1, 10, 5)),
-    ];
-    store.commit(ops.clone()).unwrap();
-    // As after a write that reached the journal and then failed.
-    *store.writing() = Writing {
-        failure: Some(Failure::Commit),
-        is_in_doubt: true,
-    };
-    store.commit(ops.clone()).unwrap();
-    check_lines(&store, 1, 0, 15, 0);
-    // Only the repetition is forgiven.
-    let error = store.commit(ops).unwrap_err();
-    assert!(matches!(error, StoreError::Refused { .. }), "{error}");
-    store.commit(vec![WriteOp::Append(append(1, 15, 1))]).unwrap();
-    check_lines(&store, 1, 0, 16, 0);
+/// Lets a number of bytes of the next write to a segment through, and fails it then.
+#[derive(Clone, Default)]
+struct Breaking(Arc<Mutex<Option<usize>>>, Arc<Mutex<Vec<String>>>);
+
+impl Breaking {
+    fn options(&self) -> EmbeddedOptions {
+        let this = self.clone();
+        EmbeddedOptions {
+            disk: Disk::watched(move |change| this.before(change)),
+            ..EmbeddedOptions::default()
+        }
+    }
+
+    fn before(&self, change: &DiskChange<'_>) -> Result<(), DiskFault> {
+        let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
+        let (path, what) = match change {
+            DiskChange::Write { path, .. } => (path, "write"),
+            DiskChange::Sync { path } => (path, "sync"),
+            _ => return Ok(()),
+        };
+        if path.extension().is_none_or(|extension| extension != "seg") {
+            return Ok(());
+        }
+        self.1.lock().unwrap().push(format!("{what} {}", name(path)));
+        let Some(written_bytes) = self.0.lock().unwrap().take() else {
+            return Ok(());
+        };
+        Err(DiskFault {
+            written_bytes,
+            error: std::io::ErrorKind::StorageFull.into(),
+        })
+    }
 }
 
 #[test]
-fn after_a_failed_sync_everything_is_written_again() {
+fn a_commit_that_failed_anywhere_is_not_there_and_can_be_repeated() {
     let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
+    let disk = Breaking::default();
+    let mut store = EmbeddedStore::open(dir.path(), disk.options()).unwrap();
+    store.commit(vec![WriteOp::PutStream(stream(1))]).unwrap();
+    let mut head = 0;
+    for written_bytes in (0..900).step_by(37) {
+        let ops = vec![
+            WriteOp::Append(append(1, head, 10)),
+            WriteOp::Append(append(1, head + 10, 5)),
+        ];
+        *disk.0.lock().unwrap() = Some(written_bytes);
+        let error = store.commit(ops.clone()).unwrap_err();
+        assert!(matches!(error, StoreError::Full { .. }), "{error}");
+        check_lines(&store, 1, 0, head, 0);
+        assert_eq!(store.load_streams().unwrap()[0].next_sequence, head);
+        if written_bytes % 2 == 0 {
+            drop(store);
+            store = EmbeddedStore::open(dir.path(), disk.options()).unwrap();
+            assert_eq!(store.damage(), Vec::<String>::new());
+        }
+        store.commit(ops.clone()).unwrap();
+        let error = store.commit(ops).unwrap_err();
+        assert!(matches!(error, StoreError::Refused { .. }), "{error}");
+        head += 15;
+        check_lines(&store, 1, 0, head, 0);
+    }
+}
+
+#[test]
+fn after_a_failed_sync_what_it_was_about_is_written_again_elsewhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Breaking::default();
+    let store = EmbeddedStore::open(dir.path(), disk.options()).unwrap();
     store.commit(vec![WriteOp::PutStream(stream(1))]).unwrap();
     store.commit(vec![WriteOp::Append(append(1, 0, 10))]).unwrap();
-    let tables = |store: &EmbeddedStore| {
-        let count = |engine: &Engine| {
-            let families = engine.families();
-            Ok(families.iter().map(|family| family.table_count()).sum::<usize>())
-        };
-        store.home.with(count).unwrap()
-    };
-    assert_eq!(tables(&store), 0, "the lines stand in the journal only");
-    store.writing().failure = Some(Failure::Sync);
     store.sync().unwrap();
-    assert!(tables(&store) > 0);
-    check_lines(&store, 1, 0, 10, 0);
     store.commit(vec![WriteOp::Append(append(1, 10, 10))]).unwrap();
+    *disk.0.lock().unwrap() = Some(0);
+    store.sync().unwrap_err();
+    disk.1.lock().unwrap().clear();
+    store.sync().unwrap();
+    // Header and batch go to a new segment, which is synced; the old one is not trusted with it any more.
+    let done = disk.1.lock().unwrap().clone();
+    assert_eq!(
+        done,
+        ["write 00000002.seg", "write 00000002.seg", "sync 00000002.seg"]
+    );
+    let blocks = store.volume.index().streams[&1].blocks.clone();
+    assert_eq!(
+        blocks.iter().map(|block| block.segment).collect::<Vec<_>>(),
+        [1, 2]
+    );
     check_lines(&store, 1, 0, 20, 0);
+    store.commit(vec![WriteOp::Append(append(1, 20, 10))]).unwrap();
+    drop(store);
+    let store = open(dir.path());
+    assert_eq!(store.damage(), Vec::<String>::new());
+    check_lines(&store, 1, 0, 30, 0);
+}
+
+#[test]
+fn segments_are_sealed_emptied_and_removed_and_nothing_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = || EmbeddedOptions {
+        segment_bytes: 20_000,
+        settle_text_bytes: 4_000,
+        settle_idle: Duration::ZERO,
+        ..EmbeddedOptions::default()
+    };
+    let mut store = EmbeddedStore::open(dir.path(), options()).unwrap();
+    let agent = v1::Agent {
+        agent_id: "agent-1".to_owned(),
+        ..Default::default()
+    };
+    store
+        .commit(vec![
+            WriteOp::PutStream(stream(1)),
+            WriteOp::PutAgent(agent.clone()),
+        ])
+        .unwrap();
+    let mut head = 0;
+    for round in 0..40 {
+        for _ in 0..40 {
+            store.commit(vec![WriteOp::Append(append(1, head, 3))]).unwrap();
+            head += 3;
+        }
+        settle(&store);
+        if round % 8 == 7 {
+            drop(store);
+            store = EmbeddedStore::open(dir.path(), options()).unwrap();
+            assert_eq!(store.damage(), Vec::<String>::new());
+        }
+        check_lines(&store, 1, 0, head, 1 << 20);
+    }
+    let files = std::fs::read_dir(dir.path().join("log")).unwrap().count() as u64;
+    let index = store.volume.index();
+    assert_eq!(
+        files,
+        index.segments.len() as u64,
+        "removed segments have no files"
+    );
+    let (written, live): (u64, u64) = index.segments.values().fold((0, 0), |sum, state| {
+        (sum.0 + state.bytes, sum.1 + state.live_bytes)
+    });
+    drop(index);
+    assert!(
+        written < 3 * live + 60_000,
+        "{written} bytes in files for {live} that are needed"
+    );
+    assert!(
+        head * 40 > 2 * written,
+        "settling and emptying took away the small blocks"
+    );
+    assert_eq!(store.load_agents().unwrap(), [agent]);
+    assert_eq!(
+        store.load_streams().unwrap()[0].checkpoint,
+        format!("after {head}")
+    );
+    // What is counted is what is there.
+    let counted: Vec<u64> = store
+        .volume
+        .index()
+        .segments
+        .values()
+        .map(|state| state.live_bytes)
+        .collect();
+    drop(store);
+    let store = EmbeddedStore::open(dir.path(), options()).unwrap();
+    let again: Vec<u64> = store
+        .volume
+        .index()
+        .segments
+        .values()
+        .map(|state| state.live_bytes)
+        .collect();
+    assert_eq!(counted, again);
 }
 
 #[test]
