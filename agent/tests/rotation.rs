@@ -376,7 +376,7 @@ async fn a_path_that_is_gone_for_long_is_let_go_and_found_again() {
         assert!(round < 40, "it is never let go");
         fs::remove_file(instance).unwrap();
         // Longer each time, so that it will be long enough on any machine.
-        tokio::time::sleep(std::time::Duration::from_millis(200 * u64::from(round + 1))).await;
+        tokio::time::sleep(Duration::from_millis(200 * u64::from(round + 1))).await;
     }
     agent.stop().await;
 }

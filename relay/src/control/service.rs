@@ -169,9 +169,7 @@ impl ControlApi {
                 ANSWER_TIMEOUT.as_secs()
             ))),
         };
-        let outcome_text = outcome
-            .as_ref()
-            .map_or_else(|status| status.message(), |_| "done");
+        let outcome_text = outcome.as_ref().map_or_else(Status::message, |_| "done");
         tracing::info!(
             principal = access.who(),
             action = verb(action),
