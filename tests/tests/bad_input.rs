@@ -97,9 +97,9 @@ async fn an_address_that_is_none_is_refused_with_an_example() {
         &mut Agent::command("ftp//relay", "host-1", &dir.path().join("agent")),
     )
     .await;
-    assert_told(&finished, 2, &["ftp//relay", "http://"]);
+    assert_told(&finished, 2, &["ftp//relay", "https://"]);
     let finished = cli::run(&dir.path().join("logs"), "not a url", &["ls", "streams"]).await;
-    assert_told(&finished, 2, &["not a url", "http://"]);
+    assert_told(&finished, 2, &["not a url", "https://"]);
 }
 
 #[tokio::test]

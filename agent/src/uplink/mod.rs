@@ -103,6 +103,7 @@ impl Uplink {
         let mut complaint = Complaint::default();
         for url in self.config.relays.iter().cycle() {
             let result = tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
                 result = self.one_session(url, &mut compressor, &mut complaint, &stop) => result,
             };
@@ -128,6 +129,7 @@ impl Uplink {
                 }
             };
             tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
                 () = tokio::time::sleep(wait) => {}
             }

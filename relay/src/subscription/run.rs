@@ -135,6 +135,8 @@ impl Subscription {
                 continue;
             }
             tokio::select! {
+                // In one order, so that a simulation can be repeated.
+                biased;
                 () = self.ready.changed() => {}
                 () = sleep_until(self.next_heartbeat) => {}
                 () = self.sources.stop.cancelled() => {}

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{Notify, futures::OwnedNotified};
 
 use crate::dice::Dice;
 
@@ -27,13 +27,16 @@ pub(crate) struct Log {
     /// Its stream gets an end.
     pub(crate) ends: bool,
     state: Arc<Mutex<State>>,
-    /// Number of lines, and whether its stream is to be ended.
-    length: Arc<watch::Sender<(u64, bool)>>,
+    /// Wakes those who wait in the order in which they began to; a `watch` channel would wake them in an order of
+    /// chance.
+    changed: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     lines: Vec<Line>,
+    /// Its stream is to be ended.
+    is_ended: bool,
     /// Lines below it are deleted.
     trimmed: u64,
 }
@@ -52,7 +55,7 @@ impl Log {
             kind,
             ends,
             state: Arc::default(),
-            length: Arc::new(watch::Sender::new((0, false))),
+            changed: Arc::default(),
         }
     }
 
@@ -79,22 +82,27 @@ impl Log {
                 time_unix_us,
             });
         }
-        let length = state.lines.len() as u64;
         drop(state);
-        self.length.send_modify(|now| now.0 = length);
+        self.changed.notify_waiters();
     }
 
     /// Writes no more.
     pub(crate) fn stop(&self) {
-        self.length.send_modify(|now| now.1 = self.ends);
+        self.lock().is_ended = self.ends;
+        self.changed.notify_waiters();
     }
 
-    pub(crate) fn watch(&self) -> watch::Receiver<(u64, bool)> {
-        self.length.subscribe()
+    /// Completes with the next change; changes from this call on count.
+    pub(crate) fn changed(&self) -> OwnedNotified {
+        Arc::clone(&self.changed).notified_owned()
     }
 
     pub(crate) fn len(&self) -> u64 {
-        self.length.borrow().0
+        self.lock().lines.len() as u64
+    }
+
+    pub(crate) fn is_ended(&self) -> bool {
+        self.lock().is_ended
     }
 
     /// Up to `count` lines from `from` on, as a reader gets them; `None` when the first is deleted.

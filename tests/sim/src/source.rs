@@ -97,9 +97,9 @@ impl Source<'_> {
     }
 
     async fn deliver(&mut self) -> Result<(), WriteError> {
-        let mut length = self.log.watch();
         loop {
-            let (written, is_ended) = *length.borrow_and_update();
+            let changed = self.log.changed();
+            let (written, is_ended) = (self.log.len(), self.log.is_ended());
             while self.at < written {
                 self.push_some().await?;
             }
@@ -122,9 +122,7 @@ impl Source<'_> {
                     self.note_acknowledged();
                     self.writer.check_now()?;
                 }
-                changed = length.changed() => {
-                    changed.expect("the log lives as long as the run");
-                }
+                () = changed => {}
             }
         }
     }
