@@ -17,7 +17,8 @@ const ADVISORIES: &str = "cargo deny: advisories";
 pub(super) fn sections(report: &mut Report) {
     report.command("cargo deny: licences, sources, bans", || {
         let mut deny = Command::new(cargo_deny()?);
-        deny.args(["check", "licenses", "sources", "bans"])
+        // Without the graph, which says for each crate in two versions who needs it: pages of it.
+        deny.args(["check", "--hide-inclusion-graph", "licenses", "sources", "bans"])
             .current_dir(root());
         Ok(deny)
     });

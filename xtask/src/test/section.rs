@@ -1,5 +1,6 @@
 //! Sections of a test run: each is timed and counted, none stops the others, and the last line sums up.
 
+use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -7,6 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 use crate::step;
+
+/// So many of a failed section's last lines are told again at the end, where whoever sees only a log's end finds them.
+const LAST_LINES: usize = 80;
 
 #[derive(Debug)]
 enum Outcome {
@@ -21,6 +25,7 @@ struct Section {
     outcome: Outcome,
     took: Duration,
     counts: Counts,
+    last_lines: Vec<String>,
 }
 
 /// Tests that a section's output reports.
@@ -49,20 +54,25 @@ impl Report {
         self.only.is_empty() || self.only.iter().any(|only| name.contains(only.as_str()))
     }
 
-    fn section(&mut self, name: &str, work: impl FnOnce(&mut Counts) -> Result<()>) {
+    fn section(&mut self, name: &str, work: impl FnOnce(&mut Told) -> Result<()>) {
         if !self.wanted(name) {
             return;
         }
         eprintln!("\n######## {name}");
         let began = Instant::now();
-        let mut counts = Counts::default();
-        let outcome = match work(&mut counts) {
+        let mut told = Told::default();
+        let outcome = match work(&mut told) {
             Ok(()) => Outcome::Passed,
             Err(error) => {
                 eprintln!("error: {name}: {error:#}");
                 Outcome::Failed(format!("{error:#}"))
             }
         };
+        let Told {
+            mut counts,
+            failed_tests,
+            last_lines,
+        } = told;
         // A check that counts nothing counts as one; a section can fail with no test failed (a build error).
         match outcome {
             Outcome::Passed if counts.passed == 0 => counts.passed = 1,
@@ -74,6 +84,7 @@ impl Report {
             outcome,
             took: began.elapsed(),
             counts,
+            last_lines: failed_tests.into_iter().chain(last_lines).collect(),
         });
     }
 
@@ -84,7 +95,7 @@ impl Report {
 
     /// A section that is one command, whose output is shown and searched for numbers of tests.
     pub(super) fn command(&mut self, name: &str, command: impl FnOnce() -> Result<Command>) {
-        self.section(name, |counts| {
+        self.section(name, |told| {
             let mut command = command()?;
             let shown = step::show(&command);
             eprintln!("$ {shown}");
@@ -99,7 +110,7 @@ impl Report {
                 let mut stdout = std::io::stdout().lock();
                 stdout.write_all(&line)?;
                 stdout.write_all(b"\n")?;
-                counts.add(&String::from_utf8_lossy(&line));
+                told.line(&String::from_utf8_lossy(&line));
             }
             let status = child.wait()?;
             anyhow::ensure!(status.success(), "`{shown}` ended with {status}");
@@ -117,12 +128,21 @@ impl Report {
                 outcome,
                 took: Duration::ZERO,
                 counts: Counts::default(),
+                last_lines: Vec::new(),
             });
         }
     }
 
     /// Prints the summary.
     pub(super) fn finish(self) -> ExitCode {
+        for section in &self.sections {
+            if matches!(section.outcome, Outcome::Failed(_)) && !section.last_lines.is_empty() {
+                println!("\n######## {} failed; its last lines were", section.name);
+                for line in &section.last_lines {
+                    println!("{line}");
+                }
+            }
+        }
         println!("\n######## summary");
         let mut total = Counts::default();
         let mut skipped = 0;
@@ -154,6 +174,28 @@ impl Report {
         } else {
             ExitCode::FAILURE
         }
+    }
+}
+
+/// What a section's command printed, as far as it is kept.
+#[derive(Debug, Default)]
+struct Told {
+    counts: Counts,
+    /// Failed tests of `cargo test` by name: what follows them can be longer than what is kept.
+    failed_tests: Vec<String>,
+    last_lines: VecDeque<String>,
+}
+
+impl Told {
+    fn line(&mut self, line: &str) {
+        self.counts.add(line);
+        if line.starts_with("test ") && line.ends_with("FAILED") {
+            self.failed_tests.push(line.to_owned());
+        }
+        if self.last_lines.len() == LAST_LINES {
+            self.last_lines.pop_front();
+        }
+        self.last_lines.push_back(line.to_owned());
     }
 }
 
