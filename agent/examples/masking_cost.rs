@@ -10,6 +10,8 @@ use std::time::Instant;
 
 use millstream_agent::config::Settings;
 use millstream_agent::config::cli::GlobalArgs;
+use millstream_agent::control::commands::Commands;
+use millstream_agent::control::{AllowList, Desk};
 use millstream_agent::health::HealthBoard;
 use millstream_agent::outbox::{Action, Limits, Outbox};
 use millstream_agent::runs::Runs;
@@ -157,6 +159,7 @@ fn one(dir: &Path, config: &str, bytes: u64, compress: bool) -> Result<(), Failu
             labels: BTreeMap::new(),
             outbox: outbox.with_edge(source.edge),
             runs: Runs::open(&data_dir, "/proc/self/exe".into())?,
+            desk: Desk::new(AllowList::default(), Commands::open(&data_dir)?),
             health: HealthBoard::default(),
             stop: CancellationToken::new(),
         };

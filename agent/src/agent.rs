@@ -6,6 +6,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::control::Desk;
+use crate::control::attach::Attach;
 use crate::edge::EdgeSettings;
 use crate::health::HealthBoard;
 use crate::leftover;
@@ -30,6 +32,8 @@ pub struct AgentConfig {
     pub edge: EdgeSettings,
     /// Where the sources say how they are.
     pub health: HealthBoard,
+    /// What the relay may ask of them.
+    pub desk: Desk,
 }
 
 /// Runs until `stop` is cancelled, then stops the sources, delivers what they left, and hangs up.
@@ -49,11 +53,18 @@ pub async fn run(config: AgentConfig, stop: CancellationToken) {
         Err(error) => warn!("what wrapped commands have left is not delivered: {error}"),
     }
     let mut uplink = JoinSet::new();
+    let attach = Attach {
+        config: config.uplink.clone(),
+        desk: config.desk.clone(),
+        health: config.health.clone(),
+    };
+    uplink.spawn(attach.run(hang_up.clone()));
     uplink.spawn(Uplink::new(config.uplink, outbox.clone()).run(hang_up.clone()));
     let shared = Shared {
         outbox: outbox.clone(),
         runs: config.runs,
         health: config.health,
+        desk: config.desk,
         stop,
     };
     supervisor::run(config.sources, shared).await;

@@ -12,6 +12,7 @@
 pub mod agent;
 pub mod backoff;
 pub mod config;
+pub mod control;
 pub mod edge;
 pub mod health;
 pub mod identity;

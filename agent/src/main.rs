@@ -8,6 +8,8 @@ use clap::Parser;
 use millstream_agent::agent::{self, AgentConfig};
 use millstream_agent::config::cli::{Cli, Command, GlobalArgs, Holding, SourcesCommand};
 use millstream_agent::config::{self, Settings};
+use millstream_agent::control::Desk;
+use millstream_agent::control::commands::Commands;
 use millstream_agent::health::HealthBoard;
 use millstream_agent::identity::{Identity, ephemeral_id};
 use millstream_agent::plugins::catalog::Catalog;
@@ -166,10 +168,15 @@ async fn run(settings: Settings) -> u8 {
             return say(&format!("cannot use {}: {error}", place.display()), FAILURE);
         }
     };
+    let commands = match Commands::open(&settings.data_dir) {
+        Ok(commands) => commands,
+        Err(error) => return say(&error, FAILURE),
+    };
     let stop = CancellationToken::new();
     let config = AgentConfig {
         runs,
         edge: settings.edge.clone(),
+        desk: Desk::new(settings.control.clone(), commands),
         health: HealthBoard::default(),
         uplink: uplink_config(&settings, identity.agent_id.clone()),
         sources: settings.sources,

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::backoff::Backoff;
+use crate::control::Desk;
 use crate::health::HealthBoard;
 use crate::outbox::Outbox;
 use crate::runs::Runs;
@@ -31,6 +32,7 @@ pub struct Shared {
     pub outbox: Outbox,
     pub runs: Runs,
     pub health: HealthBoard,
+    pub desk: Desk,
     pub stop: CancellationToken,
 }
 
@@ -101,6 +103,7 @@ fn start(
         outbox: shared.outbox.with_edge(supervised.config.edge.clone()),
         runs: shared.runs.clone(),
         health: shared.health.clone(),
+        desk: shared.desk.clone(),
         stop: shared.stop.clone(),
     };
     let plugin = supervised.config.plugin().to_owned();

@@ -74,8 +74,20 @@ async fn exec_shows_and_sends_the_output_and_exits_with_the_commands_status() {
     let lines: Vec<_> = stream
         .lines
         .iter()
+        .filter(|line| line.channel != v1::Channel::Notice)
         .map(|line| (line.channel, line.partial, line.text.as_slice()))
         .collect();
+    let kinds: Vec<String> = stream
+        .notices()
+        .iter()
+        .filter_map(|notice| Some(notice.split_once(':')?.0.to_owned()))
+        .collect();
+    assert_eq!(kinds, ["run-started", "run-ended"]);
+    assert_eq!(
+        stream.lines.last().unwrap().channel,
+        v1::Channel::Notice,
+        "it comes after the output"
+    );
     let expected: [(v1::Channel, bool, &[u8]); 3] = [
         (v1::Channel::Stdout, false, b"out"),
         (v1::Channel::Stderr, false, b"err"),

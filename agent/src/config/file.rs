@@ -7,10 +7,11 @@ use millstream_dial::CredentialFlags;
 use serde::Deserialize;
 
 use super::{ConfigError, keys, settings};
+use crate::control::allow::{AllowList, Allowed, RawAllowed};
 use crate::edge::MaskRules;
 use crate::plugins::catalog::Catalog;
-use crate::sources::SourceConfig;
 use crate::sources::registry;
+use crate::sources::{SourceConfig, SourceKind};
 
 /// What a file says; everything may be missing.
 #[derive(Debug)]
@@ -23,6 +24,7 @@ pub(super) struct ConfigFile {
     pub(super) compress_level: Option<i32>,
     pub(super) mask: MaskRules,
     pub(super) sources: Vec<SourceConfig>,
+    pub(super) control: AllowList,
 }
 
 impl Default for ConfigFile {
@@ -36,6 +38,7 @@ impl Default for ConfigFile {
             compress_level: Some(DEFAULT_COMPRESS_LEVEL),
             mask: MaskRules::default(),
             sources: Vec::new(),
+            control: AllowList::default(),
         }
     }
 }
@@ -61,6 +64,8 @@ struct Raw {
     mask: MaskRules,
     #[serde(default)]
     sources: BTreeMap<String, toml::Table>,
+    #[serde(default)]
+    control: BTreeMap<String, RawAllowed>,
 }
 
 /// What has to be known before the rest can be understood.
@@ -128,6 +133,19 @@ impl ConfigFile {
                 .map_err(|problem| ConfigError::new(format!("{place}: [sources.{name}]"), problem))?;
             sources.push(source);
         }
+        let mut control = BTreeMap::new();
+        for (name, allowed) in raw.control {
+            let problem = |problem| ConfigError::new(format!("{place}: [control.{name}]"), problem);
+            let is_exec = |source: &SourceConfig| matches!(source.kind, SourceKind::Exec(_));
+            if !sources
+                .iter()
+                .any(|source| source.name == name && is_exec(source))
+            {
+                let text = format!("there is no [sources.{name}] with plugin = \"exec\" to be controlled");
+                return Err(problem(text));
+            }
+            control.insert(name.clone(), Allowed::new(allowed).map_err(problem)?);
+        }
         let compress_level = match raw.compress_level {
             None => Some(DEFAULT_COMPRESS_LEVEL),
             Some(0) => None,
@@ -163,6 +181,7 @@ impl ConfigFile {
             mask: raw.mask,
             compress_level,
             sources,
+            control: AllowList::new(control),
         })
     }
 }

@@ -6,11 +6,12 @@ use std::path::Path;
 use toml::de::{DeTable, DeValue};
 
 use super::ConfigError;
+use crate::control::allow;
 use crate::plugins::catalog::Catalog;
 use crate::sources::registry::{self, COMMON_SETTINGS, PLUGIN_SETTINGS, PLUGINS};
 
 /// Keys at the top of the file.
-const TOP_KEYS: [&str; 14] = [
+const TOP_KEYS: [&str; 15] = [
     "relay",
     "ca",
     "pin",
@@ -25,6 +26,7 @@ const TOP_KEYS: [&str; 14] = [
     "plugin_path",
     "mask",
     "sources",
+    "control",
 ];
 
 /// # Errors
@@ -50,6 +52,16 @@ pub(super) fn check(
         })
     };
     check_keys("", table, &TOP_KEYS)?;
+    let control = table.get("control").and_then(|value| value.get_ref().as_table());
+    for (name, allowed) in control.into_iter().flatten() {
+        if let DeValue::Table(settings) = allowed.get_ref() {
+            check_keys(
+                &format!(" in [control.{}]", name.get_ref()),
+                settings,
+                &allow::KEYS,
+            )?;
+        }
+    }
     let Some(sources) = table.get("sources").and_then(|value| value.get_ref().as_table()) else {
         return Ok(());
     };

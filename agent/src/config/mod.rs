@@ -1,6 +1,7 @@
 //! Settings: flags over environment over file over defaults, validated once into what the agent runs on.
 
 pub mod cli;
+mod exec;
 mod file;
 mod keys;
 mod settings;
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use millstream_dial::{Credentials, Route};
 
+use crate::control::AllowList;
 use crate::edge::EdgeSettings;
 use crate::sources::{SourceConfig, common_edge};
 
@@ -60,6 +62,8 @@ pub struct Settings {
     pub edge: EdgeSettings,
     /// What is not as somebody may believe, though nothing is wrong.
     pub warnings: Vec<String>,
+    /// What the relay may ask of them.
+    pub control: AllowList,
 }
 
 impl Settings {
@@ -113,6 +117,7 @@ impl Settings {
             labels,
             compress_level: file.compress_level,
             sources,
+            control: file.control,
         })
     }
 }

@@ -1,31 +1,23 @@
 //! One source's table into validated settings, and the sources that flags add.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use serde::Deserialize;
 
-use super::{ConfigError, file};
+use super::{ConfigError, exec, file};
 use crate::edge::{DropRule, DropSettings, EdgeSettings, JoinRules, JoinSettings, MaskRules, ShapeSettings};
 use crate::plugins::catalog::{Catalog, Plugin};
 use crate::plugins::containment::Limits;
 use crate::plugins::source::PluginSettings;
-use crate::sources::exec::{ExecSettings, Restart};
+use crate::sources::exec::Restart;
 use crate::sources::file::FileSettings;
-use crate::sources::process::{CommandSpec, PtySize};
 use crate::sources::registry;
 use crate::sources::tail::TailSettings;
 use crate::sources::{SourceConfig, SourceKind, Start};
 use crate::spool::{Bound, DEFAULT_SPOOL_BYTES, MIN_SPOOL_BYTES, WhenFull};
-
-/// Terminal of a command that nobody looks at: as wide as build tools lay out their progress for.
-const UNATTENDED_PTY: PtySize = PtySize {
-    rows: 50,
-    columns: 160,
-};
 
 /// Least memory that a plugin can be given; below it no interpreter starts.
 const MIN_PLUGIN_MEMORY_BYTES: u64 = 16 << 20;
@@ -71,28 +63,10 @@ struct RawTail {
 
 /// Settings of every source that has a spool.
 #[derive(Debug, Default, Deserialize)]
-struct RawSpool {
+pub(super) struct RawSpool {
     spool_max_bytes: Option<u64>,
     #[serde(default)]
     spool_when_full: WhenFull,
-}
-
-#[derive(Debug, Deserialize)]
-struct RawExec {
-    command: Vec<String>,
-    cwd: Option<PathBuf>,
-    #[serde(default)]
-    env: BTreeMap<String, String>,
-    #[serde(default)]
-    pty: bool,
-    #[serde(default)]
-    restart: Restart,
-    restart_delay: Option<String>,
-    restart_limit: Option<String>,
-    #[serde(flatten)]
-    spool: RawSpool,
-    #[serde(default)]
-    stop_with_agent: bool,
 }
 
 /// # Errors
@@ -122,10 +96,10 @@ pub(super) fn source(name: &str, mut table: toml::Table, catalog: &Catalog) -> R
             (raw.labels, SourceKind::Tail(Arc::new(settings)))
         }
         "exec" => {
-            let raw: RawSource<RawExec> = from_table(table)?;
+            let raw: RawSource<exec::RawExec> = from_table(table)?;
             (
                 raw.labels,
-                SourceKind::Exec(Arc::new(exec_settings(raw.settings)?)),
+                SourceKind::Exec(Arc::new(exec::settings(raw.settings)?)),
             )
         }
         other => {
@@ -247,30 +221,10 @@ fn globs(patterns: &[String]) -> Result<GlobSet, String> {
     set.build().map_err(|error| format!("exclude: {error}"))
 }
 
-fn exec_settings(raw: RawExec) -> Result<ExecSettings, String> {
-    if raw.command.is_empty() {
-        return Err("command is empty; write it as a list, for example [\"make\", \"-j4\"]".to_owned());
-    }
-    let spool = raw.spool.bound()?;
-    let command = CommandSpec {
-        argv: raw.command,
-        cwd: raw.cwd,
-        env: raw.env,
-        pty: raw.pty.then_some(UNATTENDED_PTY),
-        inherit_stdin: false,
-    };
-    Ok(ExecSettings {
-        command,
-        restart: raw.restart,
-        restart_delay: duration("restart_delay", raw.restart_delay.as_deref(), "1s")?,
-        restart_limit: duration("restart_limit", raw.restart_limit.as_deref(), "1m")?,
-        spool,
-        stop_with_agent: raw.stop_with_agent,
-    })
-}
-
 impl RawSpool {
-    fn bound(&self) -> Result<Bound, String> {
+    /// # Errors
+    /// What it has to be instead.
+    pub(super) fn bound(&self) -> Result<Bound, String> {
         let max_bytes = self.spool_max_bytes.unwrap_or(DEFAULT_SPOOL_BYTES);
         check_spool_bytes(max_bytes).map_err(|problem| format!("spool_max_bytes {problem}"))?;
         Ok(Bound {
@@ -289,7 +243,7 @@ pub(super) fn check_spool_bytes(bytes: u64) -> Result<(), String> {
     }
 }
 
-fn duration(name: &str, value: Option<&str>, default: &str) -> Result<Duration, String> {
+pub(super) fn duration(name: &str, value: Option<&str>, default: &str) -> Result<Duration, String> {
     parse_duration(value.unwrap_or(default)).map_err(|problem| format!("{name}: {problem}"))
 }
 

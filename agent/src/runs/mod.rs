@@ -10,8 +10,10 @@
 //! `supervisor.pid`, `child.json` (which process the command is), segments of the spool, `end.json` (appears
 //! whole, when everything else is written). Names come from our own ids, never from text of others.
 
+pub mod ci;
 mod descendants;
 pub mod follow;
+mod notes;
 pub mod own;
 pub mod show;
 pub mod supervise;
@@ -25,11 +27,13 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use millstream_proto::v1;
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
+pub use notes::Note;
 pub use own::Runs;
 
 use crate::config::TOKEN_VARIABLE;
@@ -53,10 +57,27 @@ pub struct Description {
     /// Working directory as the stream shows it.
     pub cwd: String,
     pub started_by: String,
+    /// What made it start; may be empty.
+    #[serde(default)]
+    pub reason: String,
+    /// Chosen environment variables, for the stream.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    #[serde(default)]
+    pub limits: RunLimits,
     pub start_unix_us: i64,
     pub spool: Bound,
     /// Who sends it, when that is not the agent of this data directory.
     pub sender: Option<Sender>,
+}
+
+/// What a supervisor watches a command for.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct RunLimits {
+    /// Stopped after this long.
+    pub time: Option<Duration>,
+    /// Said in the stream when nothing was written for this long, and again each time that has doubled.
+    pub quiet: Option<Duration>,
 }
 
 /// What a supervisor does.
@@ -107,6 +128,9 @@ impl Description {
             work,
             cwd: cwd.to_string_lossy().into_owned(),
             started_by: "agent".to_owned(),
+            reason: String::new(),
+            env: BTreeMap::new(),
+            limits: RunLimits::default(),
             start_unix_us: now_unix_us(),
             spool,
             sender: None,
@@ -132,18 +156,35 @@ impl Description {
             run_id: self.run_id.clone(),
             argv: command.argv.clone(),
             cwd: self.cwd.clone(),
-            env: BTreeMap::new(),
+            env: self.env.clone(),
             started_by: self.started_by.clone(),
             start_unix_us: self.start_unix_us,
+            reason: self.reason.clone(),
+            time_limit_ms: self
+                .limits
+                .time
+                .map_or(0, |limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
         })
     }
 }
 
-/// How it ended, and when.
+/// How it ended, when, and what it cost.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct End {
     pub how: How,
     pub end_unix_us: i64,
+    /// Why it was stopped; empty when it was not.
+    #[serde(default)]
+    pub message: String,
+    #[serde(default)]
+    pub cost: Cost,
+}
+
+/// What a process tree took; 0 where it is not known.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct Cost {
+    pub peak_memory_bytes: u64,
+    pub cpu_time_us: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -169,16 +210,17 @@ impl End {
         Self {
             how,
             end_unix_us: now_unix_us(),
+            message: String::new(),
+            cost: Cost::default(),
         }
-    }
-
-    fn is_success(&self) -> bool {
-        matches!(self.how, How::Exited { code: Some(0), .. } | How::EndOfInput)
     }
 
     fn to_stream_end(&self) -> v1::StreamEnd {
         let mut end = v1::StreamEnd {
             end_unix_us: self.end_unix_us,
+            message: self.message.clone(),
+            peak_memory_bytes: self.cost.peak_memory_bytes,
+            cpu_time_us: self.cost.cpu_time_us,
             ..v1::StreamEnd::default()
         };
         let reason = match &self.how {
@@ -314,6 +356,22 @@ impl RunDir {
     fn supervisor(&self) -> Option<Pid> {
         let text = std::fs::read_to_string(self.path.join(PID)).ok()?;
         Pid::from_raw(text.strip_suffix('\n')?.parse().ok()?)
+    }
+
+    /// Has its supervisor write something into the stream, where it stands now. Nothing happens when it is over.
+    ///
+    /// # Errors
+    /// When the note cannot be written.
+    pub fn note(&self, note: &Note) -> io::Result<()> {
+        notes::write(&self.path, note)?;
+        if let Some(pid) = self
+            .supervisor()
+            .filter(|_| self.is_supervised().unwrap_or(false))
+        {
+            // Gone between the two looks: then it is over.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::USR1);
+        }
+        Ok(())
     }
 
     /// Kills what a supervisor that was killed left of the command's group. Only when the group's leader is

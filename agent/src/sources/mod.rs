@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::control::Desk;
 use crate::edge::{EdgeSettings, MaskRules, MaskSettings};
 use crate::health::HealthBoard;
 use crate::outbox::Outbox;
@@ -35,6 +36,8 @@ pub struct SourceContext {
     pub labels: BTreeMap<String, String>,
     pub outbox: Outbox,
     pub runs: Runs,
+    /// Where requests of people come from.
+    pub desk: Desk,
     /// How this source is, for whoever asks.
     pub health: HealthBoard,
     /// Cancelled when the agent stops; a source then finishes what it has begun and returns.

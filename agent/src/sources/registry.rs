@@ -204,10 +204,54 @@ pub const PLUGINS: &[PluginDoc] = &[
                 "Give it a terminal, so that it keeps its colours.",
             ),
             setting(
+                "run_at_start",
+                "true | false",
+                "true without schedule and on_change",
+                "Run once when the agent starts. With false, and without the two, only people start it.",
+            ),
+            setting(
+                "schedule",
+                "\"every 10m\" | \"30 3 * * 1-5\"",
+                "none",
+                "Run by the clock: an interval, or five fields of cron in the host's time zone. Skipped, and said in \
+                 the log, while it still runs.",
+            ),
+            setting(
+                "on_change",
+                "[\"src/**\", \"Makefile\"]",
+                "[]",
+                "Run when one of these files changes; once more afterwards when one changes during a run.",
+            ),
+            setting(
+                "on_change_delay",
+                "\"500ms\"",
+                "\"500ms\"",
+                "How long the files have to be quiet before.",
+            ),
+            setting("max_runs", "1", "1", "Runs at once."),
+            setting(
+                "time_limit",
+                "\"2h\" | \"never\"",
+                "\"never\"",
+                "Stop a run that takes longer.",
+            ),
+            setting(
+                "quiet_notice",
+                "\"60s\" | \"never\"",
+                "\"60s\"",
+                "Say in the log that nothing was written for this long.",
+            ),
+            setting(
+                "record_env",
+                "[\"RUSTFLAGS\"]",
+                "[]",
+                "Environment variables to show with the run. They are stored as they are: name no secrets.",
+            ),
+            setting(
                 "restart",
                 "\"never\" | \"on-failure\" | \"always\"",
                 "\"never\"",
-                "When to run it again.",
+                "When to run it again. What a person has stopped stays stopped.",
             ),
             setting(
                 "restart_delay",

@@ -168,6 +168,25 @@ impl Uplink {
     }
 }
 
+/// Connects to a relay as the uplink does, for calls beside it.
+///
+/// # Errors
+/// Why not, as a status.
+pub(crate) async fn connect(
+    config: &UplinkConfig,
+    url: &str,
+) -> Result<(Channel, millstream_dial::Bearer), tonic::Status> {
+    let unavailable = |error: &dyn std::error::Error| tonic::Status::unavailable(error.to_string());
+    let route = Route {
+        address: url.parse().map_err(|error| unavailable(&error))?,
+        credentials: config.credentials.clone(),
+    };
+    let bearer = route.bearer().map_err(|error| unavailable(&error))?;
+    let endpoint = tuned(route.endpoint().map_err(|error| unavailable(&error))?);
+    let channel = endpoint.connect().await.map_err(|error| unavailable(&error))?;
+    Ok((channel, bearer))
+}
+
 fn tuned(endpoint: Endpoint) -> Endpoint {
     endpoint
         .tcp_nodelay(true)

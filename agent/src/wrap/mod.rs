@@ -25,7 +25,7 @@ use crate::runs::follow::{Beside, Follow, Followed, shell_status, undelivered_li
 use crate::runs::show::{Tee, show};
 use crate::runs::supervise::Control;
 use crate::runs::wrapped::{Claimed, MAX_LEFT, Wrapped};
-use crate::runs::{Description, End, How, RunDir, Sender, Work};
+use crate::runs::{Description, End, How, RunDir, Sender, Work, ci};
 use crate::sources::process::CommandSpec;
 use crate::spool::Bound;
 use crate::uplink::UplinkConfig;
@@ -163,7 +163,9 @@ impl Wrapping {
             error,
         };
         let wrapped = Wrapped::open(&config.data_dir).map_err(data_dir)?;
-        let mut description = Description::new(&config.name, config.labels.clone(), work, config.spool);
+        let mut labels = ci::labels(|variable| std::env::var(variable).ok());
+        labels.extend(config.labels.clone());
+        let mut description = Description::new(&config.name, labels, work, config.spool);
         "person".clone_into(&mut description.started_by);
         description.sender = Some(Sender {
             agent_id: config.uplink.agent_id.clone(),
@@ -268,7 +270,7 @@ impl Wrapping {
         }
         let relays = config.uplink.relays.join(", ");
         let delivered = match &followed {
-            Some(Followed::Ended { .. } | Followed::Lost | Followed::Refused(_)) => {
+            Some(Followed::Ended(_) | Followed::Lost | Followed::Refused(_)) => {
                 run.remove().map_err(WrapError::Spool)?;
                 !matches!(followed, Some(Followed::Refused(_)))
             }

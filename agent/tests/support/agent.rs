@@ -7,6 +7,8 @@ use std::process::Stdio;
 use millstream_agent::agent::{self, AgentConfig};
 use millstream_agent::config::Settings;
 use millstream_agent::config::cli::GlobalArgs;
+use millstream_agent::control::Desk;
+use millstream_agent::control::commands::Commands;
 use millstream_agent::health::HealthBoard;
 use millstream_agent::runs::Runs;
 use millstream_agent::uplink::UplinkConfig;
@@ -53,6 +55,7 @@ impl RunningAgent {
                 sources: settings.sources,
                 runs,
                 edge: settings.edge,
+                desk: Desk::new(settings.control, Commands::open(data.path()).unwrap()),
                 health: HealthBoard::default(),
             },
             stop.clone(),

@@ -130,6 +130,21 @@ impl<'a> Delivery<'a> {
             self.delete_acknowledged()?;
             let notice = match self.reader.next(finished)? {
                 Next::End => return Ok(()),
+                Next::Record(place, record, total) if record.channel == Channel::Notice => {
+                    let (bytes, time_unix_us) = (record.bytes.to_vec(), record.time_unix_us);
+                    // What is said comes after all that was written before it, a line without its end included.
+                    self.send_open_lines().await?;
+                    let record = Record {
+                        channel: Channel::Notice,
+                        time_unix_us,
+                        bytes: &bytes,
+                    };
+                    self.piecewise(Channel::Notice)
+                        .send(place, &record, total)
+                        .await?;
+                    self.took_up_to_reader();
+                    continue;
+                }
                 Next::Record(place, record, total) => {
                     let delivery = Piecewise {
                         run: self.run,
@@ -203,6 +218,16 @@ impl<'a> Delivery<'a> {
         })
     }
 
+    fn piecewise(&mut self, channel: Channel) -> Piecewise<'_> {
+        Piecewise {
+            run: self.run,
+            writer: self.writer,
+            spool: self.spool,
+            positions: &mut self.positions,
+            splitter: &mut self.splitters[index_of(channel)],
+        }
+    }
+
     async fn send_open_lines(&mut self) -> Result<(), Stopped> {
         let (place, totals) = self.taken;
         for (index, splitter) in self.splitters.iter_mut().enumerate() {
@@ -227,9 +252,9 @@ impl<'a> Delivery<'a> {
     async fn send_end(&mut self, end: Option<End>) -> Result<Followed, Stopped> {
         let run_id = &self.run.description.run_id;
         let followed = if let Some(end) = end {
-            let success = end.is_success();
-            self.writer.end(end.to_stream_end());
-            Followed::Ended { success }
+            let end = end.to_stream_end();
+            self.writer.end(end.clone());
+            Followed::Ended(Box::new(end))
         } else {
             let killed = self.run.kill_leftovers()?;
             let what = if killed {

@@ -8,6 +8,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use millstream_proto::v1;
 use rustix::process::Signal;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -15,6 +16,7 @@ use tracing::{info, warn};
 use super::watch::{self, Watch};
 use super::{End, RunDir, Work};
 use crate::outbox::{Outbox, RESUMABLE_HOLD_BYTES, StreamSpec, StreamWriter, WriteError};
+use crate::spool::CHANNELS;
 use crate::spool::reader::{Next, SpoolReader};
 use delivery::{Delivery, Stopped};
 
@@ -33,8 +35,7 @@ enum FollowError {
 /// How following ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Followed {
-    /// The run ended; `success`: with exit code 0.
-    Ended { success: bool },
+    Ended(Box<v1::StreamEnd>),
     /// The run's supervisor is gone without an exit status.
     Lost,
     /// The agent stops; the run goes on.
@@ -43,11 +44,26 @@ pub enum Followed {
     Refused(String),
 }
 
+impl Followed {
+    /// It ended as a command does that succeeds.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        let Self::Ended(end) = self else {
+            return false;
+        };
+        match end.reason() {
+            v1::EndReason::Exited => end.exit_code == Some(0),
+            v1::EndReason::EndOfInput => true,
+            _ => false,
+        }
+    }
+}
+
 impl std::fmt::Display for Followed {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str(match self {
-            Self::Ended { success: true } => "ended with success",
-            Self::Ended { success: false } => "failed",
+            Self::Ended(_) if self.is_success() => "ended with success",
+            Self::Ended(_) => "failed",
             Self::Lost => "lost",
             Self::Left => "goes on without this agent",
             Self::Refused(reason) => reason,
@@ -171,8 +187,8 @@ impl<'a> Follow<'a> {
                     if self.beside.is_none() {
                         run.remove()?;
                     }
-                    return Ok(end.map_or(Followed::Lost, |end| Followed::Ended {
-                        success: end.is_success(),
+                    return Ok(end.map_or(Followed::Lost, |end| {
+                        Followed::Ended(Box::new(end.to_stream_end()))
                     }));
                 }
                 Err(Stopped::Write(WriteError::Refused(reason))) => return Err(FollowError::Refused(reason)),
@@ -233,7 +249,7 @@ pub(crate) async fn supervisor_gone(run: &RunDir) -> io::Result<()> {
 pub fn undelivered_lines(run: &RunDir, checkpoint: &[u8]) -> io::Result<u64> {
     let positions = position::decode(checkpoint).unwrap_or_default().1;
     let mut reader = SpoolReader::new(run.path.clone(), position::earliest(&positions));
-    let mut open_lines = [false; crate::spool::CHANNELS.len()];
+    let mut open_lines = [false; CHANNELS.len()];
     loop {
         match reader.next(true)? {
             Next::End => break,
@@ -244,9 +260,17 @@ pub fn undelivered_lines(run: &RunDir, checkpoint: &[u8]) -> io::Result<u64> {
             Next::Damaged { .. } | Next::Missing { .. } => {}
         }
     }
-    let mut lines = open_lines.into_iter().filter(|open| *open).count() as u64;
-    for (total, position) in reader.totals().iter().zip(&positions) {
-        lines += total.since(position.total).lines;
+    let mut lines = 0;
+    let channels = CHANNELS
+        .iter()
+        .zip(open_lines)
+        .zip(reader.totals())
+        .zip(&positions);
+    for (((channel, is_open), total), position) in channels {
+        // What is said of the run is no output of it.
+        if *channel != v1::Channel::Notice {
+            lines += total.since(position.total).lines + u64::from(is_open);
+        }
     }
     Ok(lines)
 }

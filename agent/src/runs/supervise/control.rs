@@ -1,5 +1,6 @@
 //! What a supervisor is told: SIGTERM by anybody who wants the run to stop, and by a wrapper, through a socket,
 //! the signals that the wrapper got and the size of its terminal. The socket's end says that the wrapper is gone.
+//! SIGUSR1 says that there are notes for the stream.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -68,10 +69,13 @@ pub(super) enum Order {
     Resize(PtySize),
     /// The wrapper is gone.
     Alone,
+    /// There are notes for the stream.
+    Notes,
 }
 
 pub(super) struct Orders {
     terminate: tokio::signal::unix::Signal,
+    notes: tokio::signal::unix::Signal,
     control: Option<UnixStream>,
     /// A message that has come in part.
     message: Vec<u8>,
@@ -92,6 +96,7 @@ impl Orders {
         }
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
+            notes: signal(SignalKind::user_defined1())?,
             control,
             message: Vec::new(),
             stopping: false,
@@ -113,6 +118,7 @@ impl Orders {
     pub(super) async fn next(&mut self) -> Order {
         let order = tokio::select! {
             _ = self.terminate.recv() => Order::Stop,
+            _ = self.notes.recv() => Order::Notes,
             order = next_message(&mut self.control, &mut self.message) => order,
         };
         match order {
@@ -123,7 +129,7 @@ impl Orders {
             }
             Order::Stop => self.stopping = true,
             Order::Signal(_) => self.asked = true,
-            Order::Resize(_) | Order::Alone => {}
+            Order::Resize(_) | Order::Alone | Order::Notes => {}
         }
         order
     }

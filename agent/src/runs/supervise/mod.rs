@@ -4,12 +4,15 @@
 //!
 //! It is in a session of its own, so that nothing meant for the agent reaches it, and a child subreaper, so that
 //! no process of the run can leave it. [`command`] holds one execution, [`tree`] stops all that belongs to it,
-//! [`spool`] waits where there is no room, [`control`] is how a wrapper passes on signals and keys.
+//! [`spool`] waits where there is no room, [`usage`] sees what it costs, [`notices`]
+//! is what it has to say in the stream itself, [`control`] is how a wrapper passes on signals and keys.
 
 mod command;
 mod control;
+mod notices;
 mod spool;
 mod tree;
+mod usage;
 
 use std::io::{self, IsTerminal};
 use std::path::Path;
@@ -19,9 +22,12 @@ use tokio::io::AsyncReadExt;
 
 pub use control::Control;
 
-use super::{CHILD, DESCRIPTION, Description, END, End, How, Kept, PID, Work, read_whole, write_whole};
+use super::{
+    CHILD, DESCRIPTION, Description, END, End, How, Kept, PID, RunLimits, Work, read_whole, write_whole,
+};
 use crate::backoff::Backoff;
 use crate::sources::process::{self, CHUNK_BYTES, CommandSpec};
+use command::Hold;
 use control::{Order, Orders};
 use millstream_proto::v1::Channel;
 use spool::Spool;
@@ -46,26 +52,72 @@ pub async fn run(directory: &Path, controlled: bool) -> io::Result<()> {
     let description: Description = read_whole(directory, DESCRIPTION)?
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no run.json"))?;
     let mut spool = Spool::open(directory, description.spool)?;
-    let how = match &description.work {
-        Work::Command(command) => run_once(command, &mut spool, &mut orders).await?,
-        Work::Input => take_input(&mut spool, &mut orders).await?,
-        Work::Kept(kept) => keep(kept, &mut spool, &mut orders).await?,
+    let end = match &description.work {
+        Work::Command(command) => run_once(command, &description, &mut spool, &mut orders).await?,
+        Work::Input => End::now(take_input(&mut spool, &mut orders).await?),
+        Work::Kept(kept) => End::now(keep(kept, &mut spool, &mut orders).await?),
     };
-    write_whole(directory, END, &End::now(how))
+    write_whole(directory, END, &end)
 }
 
-async fn run_once(command: &CommandSpec, spool: &mut Spool, orders: &mut Orders) -> io::Result<How> {
+async fn run_once(
+    command: &CommandSpec,
+    description: &Description,
+    spool: &mut Spool,
+    orders: &mut Orders,
+) -> io::Result<End> {
     use std::os::unix::process::ExitStatusExt;
-    Ok(match command::hold(command, None, spool, orders).await? {
-        Ok(status) => How::Exited {
-            code: status.code(),
-            signal: status.signal(),
-        },
-        Err(error) => How::StartFailed {
-            message: process::explain_spawn_error(command, &error),
-            not_found: error.kind() == io::ErrorKind::NotFound,
-        },
+    let began = Instant::now();
+    let hold = Hold {
+        command,
+        notice: &said_at_start(command, description),
+        limits: &description.limits,
+        tells_steps: true,
+    };
+    let held = match hold.hold(spool, orders).await? {
+        Ok(held) => held,
+        Err(error) => {
+            return Ok(End::now(How::StartFailed {
+                message: process::explain_spawn_error(command, &error),
+                not_found: error.kind() == io::ErrorKind::NotFound,
+            }));
+        }
+    };
+    let how = How::Exited {
+        code: held.status.code(),
+        signal: held.status.signal(),
+    };
+    let notice = format!(
+        "run-ended: {} after {}{}",
+        held.status,
+        notices::spoken(began.elapsed()),
+        notices::spoken_cost(held.cost)
+    );
+    let notice = notices::line(&notice);
+    spool
+        .append(Channel::Notice, &notice, std::future::ready(()))
+        .await?;
+    Ok(End {
+        message: held.stop_reason,
+        cost: held.cost,
+        ..End::now(how)
     })
+}
+
+/// What runs, where, by whom and why.
+fn said_at_start(command: &CommandSpec, description: &Description) -> String {
+    let Description {
+        cwd,
+        started_by,
+        reason,
+        ..
+    } = description;
+    let why = if reason.is_empty() {
+        String::new()
+    } else {
+        format!(" ({reason})")
+    };
+    format!("run-started: {:?} in {cwd}, by {started_by}{why}", command.argv)
 }
 
 async fn take_input(spool: &mut Spool, orders: &mut Orders) -> io::Result<How> {
@@ -102,16 +154,21 @@ async fn keep(kept: &Kept, spool: &mut Spool, orders: &mut Orders) -> io::Result
     let mut backoff = Backoff::new(AGAIN.0, AGAIN.1);
     let is_first = !spool.directory().join(CHILD).exists();
     let mut first = kept.first.as_ref().filter(|_| is_first);
-    let notice = format!("{}\n", kept.notice);
     let mut complaint = String::new();
     loop {
         let began = Instant::now();
         let (command, notice) = match first.take() {
             Some(first) => (first, None),
-            None => (&kept.again, Some(notice.as_bytes())),
+            None => (&kept.again, Some(&kept.notice)),
         };
-        let words = match command::hold(command, notice, spool, orders).await? {
-            Ok(status) => format!("{} ended ({status}); starting it again\n", command.argv[0]),
+        let hold = Hold {
+            command,
+            notice: notice.map_or("", String::as_str),
+            limits: &RunLimits::default(),
+            tells_steps: false,
+        };
+        let words = match hold.hold(spool, orders).await? {
+            Ok(held) => format!("{} ended ({}); starting it again\n", command.argv[0], held.status),
             Err(error) => {
                 first = notice.is_none().then_some(command);
                 format!(

@@ -6,18 +6,28 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, WaitOptions};
 
 use super::super::descendants::{self, Facts};
+use super::notices::Notices;
 use crate::sources::process::{self, INTERRUPT_WAIT, TERMINATE_WAIT};
 
 /// How often a stopping run is looked at.
 const STOP_TICK: Duration = Duration::from_millis(20);
 
 /// The stop ladder over the whole tree: returns when no process of it is left.
-pub(super) async fn stop(group: Option<Pid>) -> io::Result<()> {
-    for (rung, wait) in [
-        (Signal::INT, INTERRUPT_WAIT),
-        (Signal::TERM, TERMINATE_WAIT),
-        (Signal::KILL, STOP_TICK),
+/// Each step is told to `notices`.
+pub(super) async fn stop(group: Option<Pid>, notices: Option<Notices>) -> io::Result<()> {
+    for (rung, name, wait) in [
+        (Signal::INT, "SIGINT", INTERRUPT_WAIT),
+        (Signal::TERM, "SIGTERM", TERMINATE_WAIT),
+        (Signal::KILL, "SIGKILL", STOP_TICK),
     ] {
+        let living = living()?.len();
+        let then = match rung {
+            Signal::KILL => String::new(),
+            _ => format!("; {:.1} s to end", wait.as_secs_f64()),
+        };
+        if let Some(notices) = &notices {
+            notices.say(format!("run-stopping: {name} to {living} processes{then}"));
+        }
         signal_tree(group, rung)?;
         let until = Instant::now() + wait;
         while Instant::now() < until {

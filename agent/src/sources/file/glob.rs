@@ -10,7 +10,7 @@ const MAX_DEPTH: usize = 32;
 
 /// One configured path: literal components and patterns.
 #[derive(Debug, Clone)]
-pub(super) struct PathPattern {
+pub(in crate::sources) struct PathPattern {
     components: Vec<Part>,
     literal: Option<PathBuf>,
 }
@@ -24,16 +24,16 @@ enum Part {
 
 /// What an expansion found.
 #[derive(Debug, Default)]
-pub(super) struct Expansion {
-    pub(super) files: BTreeSet<PathBuf>,
+pub(in crate::sources) struct Expansion {
+    pub(in crate::sources) files: BTreeSet<PathBuf>,
     /// Directories whose changes can change the result.
-    pub(super) directories: BTreeSet<PathBuf>,
+    pub(in crate::sources) directories: BTreeSet<PathBuf>,
 }
 
 impl PathPattern {
     /// # Errors
     /// When a component is not a valid glob; the text says what is wrong.
-    pub(super) fn parse(pattern: &str) -> Result<Self, String> {
+    pub(in crate::sources) fn parse(pattern: &str) -> Result<Self, String> {
         let absolute = std::path::absolute(pattern).map_err(|error| error.to_string())?;
         let mut components = Vec::new();
         for component in absolute.components() {
@@ -56,7 +56,7 @@ impl PathPattern {
     }
 
     /// It names one path.
-    pub(super) fn is_literal(&self) -> bool {
+    pub(in crate::sources) fn is_literal(&self) -> bool {
         self.literal.is_some()
     }
 
@@ -66,7 +66,7 @@ impl PathPattern {
     }
 
     /// A literal path is always part of the result, also while nothing is there.
-    pub(super) fn expand(&self, into: &mut Expansion) {
+    pub(in crate::sources) fn expand(&self, into: &mut Expansion) {
         if let Some(path) = &self.literal {
             into.directories.extend(path.parent().map(Path::to_path_buf));
             into.files.insert(path.clone());

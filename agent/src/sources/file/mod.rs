@@ -8,13 +8,13 @@ mod absence;
 mod chain;
 mod checkpoint;
 mod follower;
-mod glob;
+pub(in crate::sources) mod glob;
 mod identity;
 mod open;
 mod reader;
 mod resume;
 mod rotated;
-mod watch;
+pub(in crate::sources) mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;

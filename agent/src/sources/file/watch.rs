@@ -17,7 +17,7 @@ const EVENT_BUFFER_BYTES: usize = 4096;
 
 /// One change.
 #[derive(Debug)]
-pub(super) enum Change {
+pub(in crate::sources) enum Change {
     /// Something happened to this name.
     Entry(PathBuf),
     /// A name appeared or went, so globs may expand differently.
@@ -27,14 +27,14 @@ pub(super) enum Change {
 }
 
 #[derive(Debug)]
-pub(super) struct DirectoryWatcher {
+pub(in crate::sources) struct DirectoryWatcher {
     events: EventStream<Vec<u8>>,
     directories: HashMap<WatchDescriptor, PathBuf>,
     watched: BTreeSet<PathBuf>,
 }
 
 impl DirectoryWatcher {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(in crate::sources) fn new() -> io::Result<Self> {
         let events = Inotify::init()?.into_event_stream(vec![0; EVENT_BUFFER_BYTES])?;
         Ok(Self {
             events,
@@ -47,7 +47,10 @@ impl DirectoryWatcher {
     ///
     /// # Errors
     /// When a limit of the kernel is reached.
-    pub(super) fn watch<'a>(&mut self, directories: impl IntoIterator<Item = &'a PathBuf>) -> io::Result<()> {
+    pub(in crate::sources) fn watch<'a>(
+        &mut self,
+        directories: impl IntoIterator<Item = &'a PathBuf>,
+    ) -> io::Result<()> {
         let mask = WatchMask::MODIFY
             | WatchMask::ATTRIB
             | WatchMask::CREATE
@@ -76,7 +79,7 @@ impl DirectoryWatcher {
     ///
     /// # Errors
     /// When inotify itself fails.
-    pub(super) async fn next(&mut self) -> io::Result<Change> {
+    pub(in crate::sources) async fn next(&mut self) -> io::Result<Change> {
         loop {
             let Some(event) = self.events.next().await else {
                 return Err(io::Error::other("inotify ended"));
@@ -110,7 +113,7 @@ fn join(directory: &Path, name: Option<OsString>) -> PathBuf {
 }
 
 /// File systems on which inotify does not see every change: other hosts or layers write past it.
-pub(super) fn needs_polling(directory: &Path) -> bool {
+pub(in crate::sources) fn needs_polling(directory: &Path) -> bool {
     const NFS: i64 = 0x6969;
     const SMB: i64 = 0x517B;
     const SMB2: i64 = 0xFE53_4D42;

@@ -277,23 +277,23 @@ pub(crate) struct SearchArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct SourceArgs {
-    /// The agent's id and the source's name; `millstream ls agents` shows the ids.
-    #[arg(value_name = "AGENT/SOURCE")]
+    /// The agent's host (or its id, where a host has several agents) and the source's name.
+    #[arg(value_name = "HOST/SOURCE")]
     pub(crate) target: String,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct TargetArgs {
     /// A source of an agent, or one run; `millstream ls runs` shows the ids.
-    #[arg(value_name = "AGENT/SOURCE|RUN")]
+    #[arg(value_name = "HOST/SOURCE|RUN")]
     pub(crate) target: String,
 }
 
 /// Change the command that a source runs from its next start on.
 #[derive(Debug, clap::Args)]
 pub(crate) struct SetArgvArgs {
-    /// The agent's id and the source's name.
-    #[arg(value_name = "AGENT/SOURCE")]
+    /// The agent's host or id, and the source's name.
+    #[arg(value_name = "HOST/SOURCE")]
     pub(crate) target: String,
     /// What the command is believed to be now, once for each word; refused when it is another.
     #[arg(long, value_name = "WORD")]

@@ -25,11 +25,40 @@ fn target(text: &str) -> Target {
     }
 }
 
-fn source(text: &str) -> Result<v1::SourceTarget, Failure> {
-    match target(text) {
+/// The agent may be named by its host, where that has one agent only.
+async fn resolve(client: &Client, target: Target) -> Result<Target, Failure> {
+    let Target::Source(mut source) = target else {
+        return Ok(target);
+    };
+    let agents = client.list_agents().all().await?;
+    if agents.iter().any(|agent| agent.agent_id == source.agent_id) {
+        return Ok(Target::Source(source));
+    }
+    let of_host: Vec<&str> = agents
+        .iter()
+        .filter(|agent| agent.host == source.agent_id)
+        .map(|agent| agent.agent_id.as_str())
+        .collect();
+    match of_host.as_slice() {
+        // The relay says that there is none.
+        [] => {}
+        [agent_id] => source.agent_id = (*agent_id).to_owned(),
+        several => {
+            return Err(Failure::Usage(format!(
+                "host {} has several agents; name one: {}",
+                sanitise::plain(&source.agent_id),
+                several.join(", ")
+            )));
+        }
+    }
+    Ok(Target::Source(source))
+}
+
+fn source(target: Target, text: &str) -> Result<v1::SourceTarget, Failure> {
+    match target {
         Target::Source(source) => Ok(source),
         Target::Run(_) => Err(Failure::Usage(format!(
-            "`{}` names no source: write AGENT/SOURCE; `millstream ls agents` shows the agents",
+            "`{}` names no source: write HOST/SOURCE or AGENT/SOURCE; `millstream ls agents` shows the agents",
             sanitise::plain(text)
         ))),
     }
@@ -41,8 +70,9 @@ pub(crate) async fn run(client: Client, command: &Command) -> Result<(), Failure
     let mut out = io::stdout();
     match command {
         Command::Start(args) => {
+            let target = resolve(&client, target(&args.target)).await?;
             let request = v1::StartRequest {
-                target: Some(source(&args.target)?),
+                target: Some(source(target, &args.target)?),
             };
             let response = control.start(request).await;
             let run = response
@@ -53,7 +83,7 @@ pub(crate) async fn run(client: Client, command: &Command) -> Result<(), Failure
         }
         Command::Stop(args) => {
             use v1::stop_request::Target as Wire;
-            let target = match target(&args.target) {
+            let target = match resolve(&client, target(&args.target)).await? {
                 Target::Source(source) => Wire::Source(source),
                 Target::Run(run_id) => Wire::RunId(run_id),
             };
@@ -63,7 +93,7 @@ pub(crate) async fn run(client: Client, command: &Command) -> Result<(), Failure
         }
         Command::Restart(args) => {
             use v1::restart_request::Target as Wire;
-            let target = match target(&args.target) {
+            let target = match resolve(&client, target(&args.target)).await? {
                 Target::Source(source) => Wire::Source(source),
                 Target::Run(run_id) => Wire::RunId(run_id),
             };
@@ -75,8 +105,9 @@ pub(crate) async fn run(client: Client, command: &Command) -> Result<(), Failure
             writeln!(out, "restarted as {}", run_id(run))?;
         }
         Command::SetArgv(args) => {
+            let target = resolve(&client, target(&args.target)).await?;
             let request = v1::SetCommandRequest {
-                target: Some(source(&args.target)?),
+                target: Some(source(target, &args.target)?),
                 argv: args.argv.clone(),
                 expected_argv: args.expect.clone(),
             };
