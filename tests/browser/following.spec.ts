@@ -21,15 +21,19 @@ const iconTone = (page: Page) => page.locator("link[rel=icon]").getAttribute("da
 test("from the first line to the exit: in words, in the title and in the icon", async ({ page }) => {
   const dir = mkdtempSync(join(tmpdir(), "millstream-words-"));
   const untilThere = (name: string): string => `until [ -e ${join(dir, name)} ]; do sleep 0.1; done`;
+  const quiet = relay.pipe("build-1", "quiet");
+  await page.goto(`${relay.url}/streams/${(await relay.stream("source=quiet", 0)).streamId}`);
+  await expect(state(page)).toHaveText("waiting for the first line");
+  await picture(page, "waiting-for-the-first-line");
+  await quiet.end();
   await relay.build("build-1", "words", `${untilThere("one")}; echo first; ${untilThere("two")}; exit 3`, false);
   const { streamId } = await relay.stream("source=words", 0);
   await page.goto(`${relay.url}/streams/${streamId}`);
-  await expect(state(page)).toHaveText("waiting for the first line");
+  await expect(state(page)).toHaveText("live");
   await expect(page).toHaveTitle("● words on build-1 · Millstream");
   expect(await iconTone(page)).toBe("live");
-  await picture(page, "waiting-for-the-first-line");
   writeFileSync(join(dir, "one"), "");
-  await expect(row(page, 0)).toBeVisible();
+  await expect(row(page, 1)).toBeVisible();
   await expect(state(page)).toHaveText("live");
   writeFileSync(join(dir, "two"), "");
   await expect(state(page)).toHaveText(/^ended with exit 3 after \d/);

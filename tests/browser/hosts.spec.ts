@@ -126,8 +126,8 @@ test("the palette searches the text of all logs", async ({ page }) => {
   await expect(page.getByTestId("palette-item")).toHaveCount(1);
   await picture(page, "palette-text");
   await page.keyboard.press("Enter");
-  await expect(page).toHaveURL(/\/streams\/\d+#s108$/);
-  await expect(row(page, 108)).toBeInViewport();
+  await expect(page).toHaveURL(/\/streams\/\d+#s109$/);
+  await expect(row(page, 109)).toBeInViewport();
 });
 
 test("a failed run is compared with the last good one, and the first difference is in view", async ({ page }) => {
@@ -135,7 +135,7 @@ test("a failed run is compared with the last good one, and the first difference 
   await page.goto(`${relay.url}/streams/${failed.streamId}`);
   await page.getByTestId("compare-good").click();
   await expect(page).toHaveURL(new RegExp(`/compare/\\d+/${failed.streamId}$`));
-  await expect(page.getByTestId("compare-words")).toHaveText("The runs first differ at s60 of the failed run");
+  await expect(page.getByTestId("compare-words")).toHaveText("The runs first differ at s61 of the failed run");
   const different = page.locator("[data-testid=compare-row]:not([data-kind=same])").first();
   await expect(different).toBeInViewport();
   await expect(different).toContainText("C compiler cannot create executables");

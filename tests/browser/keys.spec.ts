@@ -150,7 +150,8 @@ for (const colorScheme of ["light", "dark"] as const) {
       await expect(row(page, 499)).toBeVisible();
       await check(`log-${size}`);
       await page.goto(`${relay.url}/streams/${failed.streamId}/${good.streamId}`);
-      await expect(page.getByTestId("log-row")).toHaveCount(2);
+      // A run is its line and what is said of its start and its end.
+      await expect(page.getByTestId("log-row")).toHaveCount(6);
       await check(`panes-${size}`);
       await page.goto(`${relay.url}/compare/${good.streamId}/${failed.streamId}`);
       await expect(page.getByTestId("compare-words")).toContainText("first differ");

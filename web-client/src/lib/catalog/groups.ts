@@ -30,7 +30,10 @@ export function groupStreams(streams: Iterable<Stream>, agents: Iterable<Agent>,
 
   for (const stream of streams) {
     if (!matches(searchText(stream), words)) continue;
-    const { sources } = hostOf(hostName(stream));
+    const host = hostOf(hostName(stream));
+    // What the relay writes itself has no agent that could be away.
+    host.isConnected ||= stream.agentId.startsWith("@");
+    const { sources } = host;
     const source = sourceName(stream);
     const group = sources.get(source);
     if (group) group.push(stream);

@@ -1,5 +1,5 @@
 /** The newest line of streams that are in view, as text: read when a stream grew, few at a time, and kept. */
-import { Codec } from "../../gen/millstream/v1/block_pb";
+import { Channel, Codec } from "../../gen/millstream/v1/block_pb";
 import type { Stream } from "../../gen/millstream/v1/stream_pb";
 import { linesOf } from "../block/lines";
 import { parsed, rowOf } from "../feed/row";
@@ -11,6 +11,9 @@ const EVERY_MS = 2_000;
 /** Reads that are under way at once, and lines that are kept. */
 const READS = 3;
 const KEPT = 1_000;
+
+/** Lines in which the newest of the build's own is looked for: notices of its end may follow it. */
+const LOOK_BACK = 8;
 
 /** Characters of a line that an overview can show. */
 const MAX_CHARACTERS = 300;
@@ -70,13 +73,15 @@ export class LastLines {
       const page = await this.#client.read(
         {
           streamId: BigInt(streamId),
-          from: { case: "fromSequence", value: BigInt(head - 1) },
+          from: { case: "fromSequence", value: BigInt(Math.max(0, head - LOOK_BACK)) },
           toSequence: BigInt(head),
+          // What the build said last, not what is said of it.
+          filter: { channels: [Channel.STDOUT, Channel.STDERR] },
           codecs: [Codec.NONE, Codec.ZSTD],
         },
         { signal: this.#stop.signal },
       );
-      const line = page.blocks.flatMap((block) => linesOf(streamId, block, { fromSequence: head - 1 })).at(-1);
+      const line = page.blocks.flatMap((block) => linesOf(streamId, block, {})).at(-1);
       if (line !== undefined) this.#keep(streamId, { head, readMs: Date.now(), text: parsed(rowOf(line)).text.slice(0, MAX_CHARACTERS) });
     } catch {
       // The list says when the relay is away; here the line of before stays, and is read when there is a newer one.

@@ -1,5 +1,5 @@
 /** The lines of one stream from its first stored line to its head as it is now, page by page. */
-import { Codec } from "../../gen/millstream/v1/block_pb";
+import { Channel, Codec } from "../../gen/millstream/v1/block_pb";
 import { linesOf, type Line } from "../block/lines";
 import type { LogClient } from "../rpc/client";
 import type { LineSource } from "./comparison";
@@ -27,6 +27,8 @@ export class StreamLines implements LineSource {
           from: { case: "fromSequence", value: BigInt(this.#next) },
           toSequence: BigInt(this.#head ?? 0),
           maxLines: PAGE_LINES,
+          // What is said of a run differs between any two.
+          filter: { channels: [Channel.STDOUT, Channel.STDERR] },
           codecs: [Codec.NONE, Codec.ZSTD],
         },
         { signal: this.#signal },

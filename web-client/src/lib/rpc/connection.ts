@@ -5,11 +5,13 @@
  */
 import { HubLink } from "./hub-link";
 import { HubServer } from "./hub-server";
+import { Control } from "../control/control";
 import { connectTo, type LogClient } from "./client";
 
 export interface Connection {
   /** For short calls. */
   readonly client: LogClient;
+  readonly control: Control;
   readonly hub: HubLink;
   /** The tabs of this browser share their long calls. */
   readonly isShared: boolean;
@@ -22,14 +24,16 @@ const WELCOME_MS = 4_000;
 /** Connects through the worker that `open` starts, or by itself where that fails. */
 export async function connect(baseUrl: string, open: () => SharedWorker): Promise<Connection> {
   const client = connectTo(baseUrl);
+  const control = new Control(baseUrl);
   const hub = await linkTo(open);
-  if (hub !== null) return { client, hub, isShared: true, close: () => hub.close() };
+  if (hub !== null) return { client, control, hub, isShared: true, close: () => hub.close() };
   const server = new HubServer(client);
   const { port1, port2 } = new MessageChannel();
   server.connect(port1);
   const own = new HubLink(port2, null);
   return {
     client,
+    control,
     hub: own,
     isShared: false,
     close: () => {
