@@ -3,6 +3,9 @@
 //! The programs in `fuzz_targets/` feed them with what libFuzzer invents; `relay/tests/fuzz_seeds.rs`
 //! includes this file and feeds them with the seeds and small changes of them on every `cargo test`.
 
+mod cursor;
+mod http_path;
+
 use std::collections::BTreeMap;
 
 use millstream_proto::block::{BlockBuilder, Line, OpenBlock, Unpacker, next_sequence, validate};
@@ -11,6 +14,9 @@ use millstream_relay::filter::LineFilter;
 use millstream_relay::search::Scanner;
 use millstream_relay::selector::Selector;
 use prost::Message;
+
+pub use cursor::cursor;
+pub use http_path::http_path;
 
 /// Bytes as a block. What opens is valid, has the lines that it says, in ascending order, and can be cut
 /// and filtered into blocks that are valid too.

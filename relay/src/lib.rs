@@ -27,4 +27,5 @@ mod writer;
 
 pub use core::{Core, CoreOptions, Work};
 pub use metrics::{Metric, Metrics};
+pub use subscription::{Cursor, CursorError, CursorScope};
 pub use writer::Fsync;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use millstream_proto::block::{BlockBuilder, Compressor, OpenBlock};
 use millstream_proto::v1::{self, Channel};
+use millstream_relay::{Cursor, CursorScope};
 use prost::Message;
 
 #[path = "../../fuzz/src/lib.rs"]
@@ -90,6 +91,16 @@ fn no_bytes_that_are_nearly_a_filter_break_a_promise() {
 #[test]
 fn no_text_that_is_looked_through_hides_a_line_or_invents_one() {
     run("scan", targets::scan);
+}
+
+#[test]
+fn no_token_that_is_nearly_a_cursor_breaks_a_promise() {
+    run("cursor", targets::cursor);
+}
+
+#[test]
+fn no_path_shows_anybody_what_is_not_theirs() {
+    run("http_path", targets::http_path);
 }
 
 /// Some lines from the middle of a real log.
@@ -183,6 +194,57 @@ fn make_seeds() {
         ]
         .concat();
         write("scan", name, &data);
+    }
+
+    // After the choices: whole tokens (0), or what stands behind a head that fits (1): watermark, then pairs of
+    // step and next sequence.
+    let scope = CursorScope::new("store", "host=a", "", &[1, 2]);
+    let whole = |cursor: &Cursor| [&[0][..], &cursor.encode(scope)].concat();
+    let cursor = Cursor {
+        watermark: 300,
+        positions: [(1, 0), (2, 70_000), (290, u64::MAX)].into(),
+    };
+    let elsewhere = CursorScope::new("store", "host=b", "", &[]);
+    for (name, data) in [
+        ("empty", whole(&Cursor::default())),
+        ("positions", whole(&cursor)),
+        ("elsewhere", [&[0][..], &cursor.encode(elsewhere)].concat()),
+        (
+            "inside",
+            b"\x01\xac\x02\x01\x00\x01\xf0\xa2\x04\xa0\x02\x05".to_vec(),
+        ),
+        ("beyond-watermark", b"\x01\x02\x03\x07".to_vec()),
+        ("no-step", b"\x01\x02\x01\x07\x00\x07".to_vec()),
+        (
+            "overflow",
+            [&b"\x01"[..], &[0xff; 9], b"\x01\x01\x01", &[0xff; 9], b"\x01\x02"].concat(),
+        ),
+    ] {
+        write("cursor", name, &data);
+    }
+
+    // After the choices: method in the lowest two bits, and 4 for a relay that asks nobody for a token.
+    for (name, choices, target) in [
+        ("page", 0_u8, "/runs/1?line=7"),
+        ("asset", 4, "/assets/../index.html"),
+        ("raw", 4, "/api/streams/1/raw?from=1&to=3"),
+        ("raw-all", 4, "/api/streams/1/raw"),
+        ("raw-encoded", 4, "/api/streams/%31/raw?from=%30&to=2"),
+        ("raw-nobody", 0, "/api/streams/1/raw"),
+        ("raw-twice", 0, "/api/streams/1/raw/../../1/raw"),
+        ("raw-head", 5, "/api/streams/1/raw?from=5"),
+        (
+            "raw-wrong",
+            4,
+            "/api/streams/x/raw?from=-1&to=99999999999999999999",
+        ),
+        ("double-slash", 0, "//api/streams/1/raw"),
+        ("metrics", 0, "/metrics"),
+        ("session", 2, "/api/session"),
+        ("settings", 4, "/api/settings"),
+        ("logout", 3, "/api/session"),
+    ] {
+        write("http_path", name, &[&[choices][..], target.as_bytes()].concat());
     }
 
     let warning = excerpt("cargo-build-failed.ansi.log", 8..9).concat();

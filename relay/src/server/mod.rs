@@ -6,6 +6,7 @@
 mod connection;
 mod grpc;
 mod http_routes;
+mod http_side;
 mod listen;
 mod metrics;
 mod raw_download;
@@ -32,6 +33,7 @@ use crate::auth::{Audit, AuditQueue, Authority, Event, TokenError};
 use crate::config::Config;
 
 pub(crate) use connection::Peer;
+pub use http_side::HttpSide;
 use tls::Tls;
 pub use tls::{TlsError, TlsFiles};
 
@@ -135,11 +137,8 @@ impl Relay {
         })?;
         let core = Core::start(store, config.core)?;
         let (health, grpc) = grpc::service(&core, &authority).await;
-        let service = switch::Switch::new(
-            grpc,
-            http_routes::router(core.clone(), Arc::clone(&authority), config.link_templates.into()),
-            &authority,
-        );
+        let http = HttpSide::new(core.clone(), &authority, config.link_templates.into());
+        let service = switch::Switch::new(grpc, http);
         let stop = CancellationToken::new();
         let server = transport()
             .layer(cors(config.cors_origins))

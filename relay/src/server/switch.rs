@@ -1,10 +1,8 @@
 //! Which of the two sides a request is for.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use axum::Router;
 use futures_util::future::BoxFuture;
 use http::{Request, Response, header};
 use tonic::body::Body;
@@ -12,41 +10,19 @@ use tonic::service::Routes;
 use tonic_web::GrpcWebService;
 use tower::Service;
 
-use crate::auth::{Authority, Guard, Side};
+use super::http_side::HttpSide;
+use crate::auth::Guard;
 
 /// gRPC by content type, everything else is HTTP.
 #[derive(Clone, Debug)]
 pub(super) struct Switch {
     grpc: GrpcWebService<Guard<Routes>>,
-    http: Guard<Http>,
+    http: HttpSide,
 }
 
 impl Switch {
-    pub(super) fn new(grpc: GrpcWebService<Guard<Routes>>, http: Router, authority: &Arc<Authority>) -> Self {
-        Self {
-            grpc,
-            http: Guard::new(Arc::clone(authority), Side::Http, Http(http)),
-        }
-    }
-}
-
-/// The HTTP routes with bodies of the type that gRPC has.
-#[derive(Clone, Debug)]
-struct Http(Router);
-
-impl Service<Request<Body>> for Http {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
-
-    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        // A router is always ready.
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let response = self.0.call(request.map(axum::body::Body::new));
-        Box::pin(async move { Ok(response.await?.map(Body::new)) })
+    pub(super) fn new(grpc: GrpcWebService<Guard<Routes>>, http: HttpSide) -> Self {
+        Self { grpc, http }
     }
 }
 
@@ -68,6 +44,6 @@ impl Service<Request<Body>> for Switch {
         if is_grpc {
             return Box::pin(self.grpc.call(request));
         }
-        self.http.call(request)
+        self.http.0.call(request)
     }
 }

@@ -15,22 +15,23 @@ const VERSION: u8 = 1;
 
 /// Where a subscriber stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Cursor {
+pub struct Cursor {
     /// Highest stream id that existed.
-    pub(crate) watermark: u64,
+    pub watermark: u64,
     /// Next sequence of each stream that is not finished.
-    pub(crate) positions: BTreeMap<u64, u64>,
+    pub positions: BTreeMap<u64, u64>,
 }
 
 /// What a cursor belongs to: a store and what was selected in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct CursorScope {
+pub struct CursorScope {
     store: u64,
     selection: u64,
 }
 
+/// Why a token is not taken for a cursor; the message says where to start instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum CursorError {
+pub enum CursorError {
     #[error("the cursor is damaged or no cursor; start without one, or from one of CaughtUp or Heartbeat")]
     Malformed,
     #[error(
@@ -53,7 +54,8 @@ pub(crate) enum CursorError {
 impl CursorScope {
     /// `allowed` is the caller's own scope: with another one, streams that were hidden would be skipped in
     /// silence.
-    pub(crate) fn new(store_id: &str, selector: &str, allowed: &str, stream_ids: &[u64]) -> Self {
+    #[must_use]
+    pub fn new(store_id: &str, selector: &str, allowed: &str, stream_ids: &[u64]) -> Self {
         let mut selection = BytesMut::new();
         selection.put_slice(selector.as_bytes());
         if !allowed.is_empty() {
@@ -72,7 +74,9 @@ impl CursorScope {
 }
 
 impl Cursor {
-    pub(crate) fn encode(&self, scope: CursorScope) -> Bytes {
+    /// The token.
+    #[must_use]
+    pub fn encode(&self, scope: CursorScope) -> Bytes {
         let mut body = BytesMut::with_capacity(32 + self.positions.len() * 6);
         body.put_u64_le(scope.store);
         body.put_u64_le(scope.selection);
@@ -90,7 +94,11 @@ impl Cursor {
         token.freeze()
     }
 
-    pub(crate) fn decode(token: &[u8], scope: CursorScope) -> Result<Self, CursorError> {
+    /// Reads a token, which comes from a stranger.
+    ///
+    /// # Errors
+    /// It is no cursor, or one of another store or selection.
+    pub fn decode(token: &[u8], scope: CursorScope) -> Result<Self, CursorError> {
         let mut rest = token;
         let version = rest.try_get_u8().map_err(|_| CursorError::Malformed)?;
         if version != VERSION {

@@ -9,7 +9,7 @@ mod run;
 mod slot;
 mod start;
 
-pub(crate) use cursor::{Cursor, CursorError, CursorScope};
+pub use cursor::{Cursor, CursorError, CursorScope};
 pub(crate) use run::{ReadError, Sources, Subscription, in_store};
 pub(crate) use start::{Plan, StartError};
 
