@@ -193,12 +193,21 @@ pub fn processes_with(text: &str) -> Vec<i32> {
 }
 
 pub async fn until_gone(text: &str) {
-    let gone = async {
-        while !processes_with(text).is_empty() {
+    until(text, <[i32]>::is_empty).await;
+}
+
+pub async fn until_there(text: &str) {
+    until(text, |pids| !pids.is_empty()).await;
+}
+
+/// Until `is_so` is true of the processes whose command line contains `text`.
+async fn until(text: &str, is_so: fn(&[i32]) -> bool) {
+    let look = async {
+        while !is_so(&processes_with(text)) {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, gone)
+    tokio::time::timeout(PATIENCE, look)
         .await
-        .unwrap_or_else(|_| panic!("{text} is still there"));
+        .unwrap_or_else(|_| panic!("with {text} in their command line: {:?}", processes_with(text)));
 }

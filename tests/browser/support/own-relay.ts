@@ -1,7 +1,7 @@
 // A relay of a test's own, and agents that send to it.
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, readdirSync, rmSync } from "node:fs";
 import type { Server } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -70,6 +70,7 @@ export class Relay {
 
   async stop(): Promise<void> {
     for (const child of this.#children) await end(child, "SIGKILL");
+    endRuns(this.#dir);
     await end(this.#process, "SIGTERM");
     this.#pages?.closeAllConnections();
     this.#pages?.close();
@@ -135,6 +136,33 @@ export class Pipe {
   async end(): Promise<void> {
     this.#agent.stdin!.end();
     if (this.#agent.exitCode === null) await once(this.#agent, "exit");
+  }
+}
+
+/** Builds outlive their agents; those of agents below `dir` are ended with all that they started. */
+function endRuns(dir: string): void {
+  const of = (pid: string, file: string): string => {
+    try {
+      return readFileSync(`/proc/${pid}/${file}`, "latin1");
+    } catch {
+      return ""; // It ended meanwhile.
+    }
+  };
+  const pids = readdirSync("/proc").filter((name) => /^\d+$/.test(name));
+  const doomed = new Set(pids.filter((pid) => of(pid, "cmdline").includes(`supervise-run\0${dir}/`)));
+  // Parents come before their children often, but not always.
+  for (let before = -1; before < doomed.size; ) {
+    before = doomed.size;
+    for (const pid of pids) {
+      if (doomed.has(/^PPid:\t(\d+)$/m.exec(of(pid, "status"))?.[1] ?? "")) doomed.add(pid);
+    }
+  }
+  for (const pid of doomed) {
+    try {
+      process.kill(Number(pid), "SIGKILL");
+    } catch {
+      // It ended meanwhile.
+    }
   }
 }
 

@@ -14,6 +14,9 @@ use super::verdict::number_of;
 #[derive(Debug, Default)]
 struct View {
     is_run: bool,
+    /// What a run has said of its beginning and its end, each once.
+    has_started: bool,
+    has_ended: bool,
     /// Bytes of a line that is not complete.
     open: Vec<u8>,
     /// Number of the next line; `None` until the first whole line after a start in the middle.
@@ -125,14 +128,7 @@ async fn follow(
                     for line in block.lines() {
                         if line.channel == millstream_proto::v1::Channel::Notice {
                             let text = String::from_utf8_lossy(line.text);
-                            // Whether a run had to be lost is compared with what is stored; a write that its
-                            // supervisor was killed in may be torn.
-                            let is_of_lost = ["run-lost: ", "spool-damaged: "]
-                                .iter()
-                                .any(|kind| text.starts_with(kind));
-                            if !(is_of_lost && view.is_run) {
-                                view.complain(format!("a notice: {text}"));
-                            }
+                            view.notice(&text);
                             continue;
                         }
                         let Some(lines) = lines else {
@@ -174,6 +170,27 @@ impl View {
             self.complain(format!("wanted line {number}, got {got:?}"));
         }
         self.next = Some(number + 1);
+    }
+
+    fn notice(&mut self, text: &str) {
+        let kind = text.split_once(": ").map_or(text, |(kind, _)| kind);
+        let is_expected = self.is_run
+            && match kind {
+                // The first thing of all, for who reads from the beginning.
+                "run-started" => {
+                    !std::mem::replace(&mut self.has_started, true)
+                        && self.next.is_none_or(|next| next == 0)
+                        && self.open.is_empty()
+                }
+                "run-ended" => !std::mem::replace(&mut self.has_ended, true),
+                // Whether a run had to be lost is compared with what is stored; a write that its supervisor was
+                // killed in may be torn. A child whose spool is full writes nothing.
+                "run-lost" | "spool-damaged" | "no-output" => true,
+                _ => false,
+            };
+        if !is_expected {
+            self.complain(format!("a notice: {text}"));
+        }
     }
 
     fn complain(&mut self, problem: String) {
