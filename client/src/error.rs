@@ -26,7 +26,11 @@ pub enum Error {
     /// The place to resume from belongs to another store, so that it cannot be exact.
     #[error("cannot resume: {message}; start again from the beginning, a time or the last lines")]
     CursorOfAnotherStore { message: String },
-    #[error("not allowed: {message}; give a token that may do this (--token or MILLSTREAM_TOKEN)")]
+    /// The relay does not know who asks.
+    #[error("not allowed: {message}; give a token that the relay knows (--token-file or MILLSTREAM_TOKEN)")]
+    NotAuthenticated { message: String },
+    /// The relay or the agent knows who asks, and refuses.
+    #[error("not allowed: {message}")]
     NotAllowed { message: String },
     #[error("{what} failed: {message} ({code:?})")]
     Call {
@@ -57,7 +61,8 @@ impl Error {
         match status.code() {
             Code::InvalidArgument => Self::BadRequest { message },
             Code::NotFound => Self::NotFound { message },
-            Code::Unauthenticated | Code::PermissionDenied => Self::NotAllowed { message },
+            Code::Unauthenticated => Self::NotAuthenticated { message },
+            Code::PermissionDenied => Self::NotAllowed { message },
             Code::Unimplemented => Self::Unimplemented {
                 address: address.to_owned(),
                 what,

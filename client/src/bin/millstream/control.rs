@@ -25,7 +25,7 @@ fn target(text: &str) -> Target {
     }
 }
 
-/// The agent may be named by its host, where that has one agent only.
+/// The agent may be named by its host, where one agent only has that source, or there is one only.
 async fn resolve(client: &Client, target: Target) -> Result<Target, Failure> {
     let Target::Source(mut source) = target else {
         return Ok(target);
@@ -34,11 +34,14 @@ async fn resolve(client: &Client, target: Target) -> Result<Target, Failure> {
     if agents.iter().any(|agent| agent.agent_id == source.agent_id) {
         return Ok(Target::Source(source));
     }
-    let of_host: Vec<&str> = agents
-        .iter()
-        .filter(|agent| agent.host == source.agent_id)
-        .map(|agent| agent.agent_id.as_str())
-        .collect();
+    let is_of_host = |agent: &&v1::Agent| agent.host == source.agent_id;
+    // A host has an agent more for each build that is wrapped there now; those report no sources.
+    let has_source = |agent: &&v1::Agent| agent.sources.iter().any(|each| each.source == source.source);
+    let mut of_host: Vec<&v1::Agent> = agents.iter().filter(is_of_host).filter(has_source).collect();
+    if of_host.is_empty() {
+        of_host = agents.iter().filter(is_of_host).collect();
+    }
+    let of_host: Vec<&str> = of_host.iter().map(|agent| agent.agent_id.as_str()).collect();
     match of_host.as_slice() {
         // The relay says that there is none.
         [] => {}
