@@ -97,7 +97,7 @@ function streamRow(stream: Stream, rates: Rates, nowMs: number): OverviewRow {
     words: describeStanding(stream, quiet, nowMs),
     host: hostName(stream),
     name: sourceName(stream),
-    detail: stream.run ? `${instanceName(stream)}  ${stream.run.argv.join(" ")}` : (stream.labels["path"] ?? instanceName(stream)),
+    detail: stream.run ? `${instanceName(stream)}  ${stream.run.argv.join(" ")}` : instanceName(stream),
     title: fullName(stream),
     streamIds: [id],
     past: [],
