@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::on_demand;
 use super::replay::Replay;
 use super::scratch::Scratch;
 use crate::children::Children;
@@ -23,6 +24,8 @@ pub(super) const COUNT: usize = 3;
 const PAUSE: Duration = Duration::from_secs(4);
 /// How long a build may take to stop when the demo stops.
 const STOP_LIMIT: Duration = Duration::from_secs(8);
+/// Where a person may start and stop builds.
+const ON_DEMAND_HOST: &str = "build-linux";
 /// Every n-th build of `build-arm` does not compile.
 const FAILING: u32 = 3;
 
@@ -32,6 +35,7 @@ pub(crate) struct Hosts {
     dir: PathBuf,
     linux: Scratch,
     arm: Scratch,
+    on_demand: Scratch,
     rotating: Replay,
     tailed: Replay,
 }
@@ -47,6 +51,7 @@ pub(crate) fn prepare(dir: &Path) -> Result<Hosts> {
         dir: dir.to_path_buf(),
         linux: Scratch::create(&dir.join("build-linux"))?,
         arm: Scratch::create(&dir.join("build-arm"))?,
+        on_demand: Scratch::create(&dir.join("build-linux-on-demand"))?,
         rotating: Replay {
             file: ci.join("integration.log"),
             logs: &["cpython-build-1.log"],
@@ -103,6 +108,11 @@ impl Hosts {
             )?;
             let mut resident = agent(bin_dir, &self.dir, host, url);
             resident.arg("--file").arg(&diary);
+            if host == ON_DEMAND_HOST {
+                resident
+                    .arg("--config")
+                    .arg(on_demand::configure(&self.on_demand)?);
+            }
             children.start(host, &mut resident, Stdio::null())?;
             let builder = Builder {
                 host,

@@ -3,6 +3,7 @@
 //! Everything runs below one temporary directory, which is removed at the end together with every process.
 
 mod hosts;
+mod on_demand;
 mod replay;
 mod scratch;
 
@@ -108,7 +109,8 @@ async fn play(
          \x20 1. Scroll up to pause, and click \"new lines\" to return. Choose other hosts and builds on the left;\n\
          \x20    every third build of build-arm does not compile.\n\
          \x20 2. Close the page, wait, open it again: everything is there. Click a line's number for a link to it.\n\
-         \x20 3. Read the same from a program:\n\
+         \x20 3. Start \"on-demand\" of build-linux; stop it, or run it again with another word than build: check.\n\
+         \x20 4. Read the same from a program:\n\
          \x20      {} --relay {url} tail -f 'host=build-*'\n\n\
          Ctrl-C stops everything and leaves nothing behind.",
         bin_dir.join("millstream").display(),
