@@ -105,6 +105,7 @@ mod tests {
             time_unix_us: 7,
             channel,
             partial,
+            severity: millstream_proto::v1::Severity::Unspecified,
             text,
         }
     }

@@ -163,6 +163,7 @@ pub fn line_filter(data: &[u8]) {
             v1::Channel::Stdout
         },
         partial: false,
+        severity: v1::Severity::Unspecified,
         text,
     };
     let compiled = match LineFilter::compile(&filter) {

@@ -8,7 +8,7 @@ pub const MAX_BLOCK_TEXT_BYTES: usize = 1 << 20;
 /// the terminator fits.
 pub const MAX_LINE_BYTES: usize = MAX_BLOCK_TEXT_BYTES - 1;
 
-/// Each of the columns `times`, `channels`, `flags` and `sequences`, encoded. A line of its own costs a
+/// Each of the columns `times`, `channels`, `flags`, `severities` and `sequences`, encoded. A line of its own costs a
 /// run of at most 11 bytes; a builder cuts a block before a column gets this large.
 pub const MAX_COLUMN_BYTES: usize = 512 << 10;
 

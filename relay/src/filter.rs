@@ -3,9 +3,8 @@
 use memchr::memmem::Finder;
 use millstream_proto::block::Line;
 use millstream_proto::v1::{self, Channel, Filter};
+use millstream_severity::Severity;
 use regex::bytes::{Regex, RegexBuilder};
-
-use crate::severity::Severity;
 
 /// Compiled size of a regular expression, in bytes; also of its lazily built automaton, per search.
 pub(crate) const REGEX_BYTES: usize = 1 << 20;
@@ -120,11 +119,13 @@ impl LineFilter {
     }
 }
 
-/// Of a line; what Millstream says itself is no trouble of the build.
+/// Of a line: as its agent said, or else as its text looks. What Millstream says itself is no trouble of the build.
 pub(crate) fn severity(line: &Line<'_>) -> Severity {
     match line.channel {
         Channel::Notice => Severity::None,
-        Channel::Stdout | Channel::Stderr => Severity::of(line.text),
+        Channel::Stdout | Channel::Stderr => {
+            Severity::try_from(line.severity).unwrap_or_else(|()| Severity::of(line.text))
+        }
     }
 }
 
@@ -148,6 +149,7 @@ mod tests {
             time_unix_us: 0,
             channel,
             partial: false,
+            severity: v1::Severity::Unspecified,
             text,
         }
     }
@@ -257,6 +259,23 @@ mod tests {
                 .unwrap()
                 .keeps(&line(b"error: x", Channel::Notice))
         );
+    }
+
+    #[test]
+    fn what_the_agent_said_of_a_line_wins_over_its_looks() {
+        let filter = Filter {
+            severities: vec![v1::Severity::Error.into()],
+            ..Filter::default()
+        };
+        let filter = LineFilter::compile(&filter).unwrap().unwrap();
+        let said = |text, severity| Line {
+            severity,
+            ..line(text, Channel::Stdout)
+        };
+        assert!(filter.keeps(&said(b"all is well", v1::Severity::Error)));
+        assert!(!filter.keeps(&said(b"error: x", v1::Severity::None)));
+        assert!(!filter.keeps(&said(b"error: x", v1::Severity::Warning)));
+        assert!(filter.keeps(&said(b"error: x", v1::Severity::Unspecified)));
     }
 
     #[test]

@@ -20,7 +20,6 @@ pub mod search;
 pub mod selector;
 pub mod server;
 mod services;
-pub mod severity;
 mod streams;
 mod subscription;
 mod writer;

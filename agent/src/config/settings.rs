@@ -8,7 +8,10 @@ use globset::{Glob, GlobSet, GlobSetBuilder};
 use serde::Deserialize;
 
 use super::{ConfigError, exec, file};
-use crate::edge::{DropRule, DropSettings, EdgeSettings, JoinRules, JoinSettings, MaskRules, ShapeSettings};
+use crate::edge::{
+    DropRule, DropSettings, EdgeSettings, JoinRules, JoinSettings, LabelRules, LabelSettings, MaskRules,
+    SeverityRules, SeveritySettings, ShapeSettings,
+};
 use crate::plugins::catalog::{Catalog, Plugin};
 use crate::plugins::containment::Limits;
 use crate::plugins::source::PluginSettings;
@@ -72,7 +75,7 @@ pub(super) struct RawSpool {
 /// # Errors
 /// A sentence on what is wrong.
 pub(super) fn source(name: &str, mut table: toml::Table, catalog: &Catalog) -> Result<SourceConfig, String> {
-    let (mask, shape) = edge_rules(&mut table)?;
+    let (mask, edge) = edge_rules(&mut table)?;
     let plugin = table
         .get("plugin")
         .and_then(toml::Value::as_str)
@@ -114,15 +117,16 @@ pub(super) fn source(name: &str, mut table: toml::Table, catalog: &Catalog) -> R
         name: name.to_owned(),
         labels,
         mask,
-        edge: EdgeSettings { mask: None, shape },
+        edge,
         kind,
     })
 }
 
-/// Takes what is done to every source's text out of its table.
-fn edge_rules(table: &mut toml::Table) -> Result<(MaskRules, ShapeSettings), String> {
+/// Takes what is done to every source's text out of its table. Masks are made later, when those of all sources are
+/// known.
+fn edge_rules(table: &mut toml::Table) -> Result<(MaskRules, EdgeSettings), String> {
     let mut edge = toml::Table::new();
-    for key in ["mask", "join", "drop"] {
+    for key in ["mask", "join", "drop", "severity", "json_labels"] {
         if let Some(value) = table.remove(key) {
             edge.insert(key.to_owned(), value);
         }
@@ -134,7 +138,21 @@ fn edge_rules(table: &mut toml::Table) -> Result<(MaskRules, ShapeSettings), Str
         join: join.map(Arc::new),
         drop: drop.map(Arc::new),
     };
-    Ok((raw.mask, shape))
+    let severity = raw.severity.as_ref().map(SeveritySettings::new).transpose()?;
+    let given = table.get("labels").cloned().map(toml::Value::try_into);
+    // What is wrong with the labels themselves is said by who reads them.
+    let given = given.and_then(Result::ok).unwrap_or_default();
+    let labels = raw
+        .json_labels
+        .as_ref()
+        .map(|rules| LabelSettings::new(rules, &given));
+    let edge = EdgeSettings {
+        mask: None,
+        shape,
+        severity: severity.map(Arc::new),
+        labels: labels.transpose()?.map(Arc::new),
+    };
+    Ok((raw.mask, edge))
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -144,6 +162,8 @@ struct RawEdge {
     join: Option<JoinRules>,
     #[serde(default)]
     drop: Vec<DropRule>,
+    severity: Option<SeverityRules>,
+    json_labels: Option<LabelRules>,
 }
 
 /// What the agent itself gives a meaning, out of a plugin's table.

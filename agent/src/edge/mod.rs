@@ -2,7 +2,8 @@
 //! leaves the host.
 //!
 //! In this order, each only where it is configured: [`shape`] joins lines into records, drops and samples,
-//! [`mask`] takes secrets out, last, so that nothing goes past it. An [`Edge`] belongs to one stream's slot in the
+//! [`mask`] takes secrets out, so that nothing goes past it, [`severity`] says of what is left how bad it is, and [`lift`] takes labels for
+//! a new stream out of its first lines. An [`Edge`] belongs to one stream's slot in the
 //! outbox. It works on pieces as the sources push them; text that nothing has to be done to goes through without a
 //! copy.
 //!
@@ -10,9 +11,13 @@
 //! after the last byte that it stands for. What is held here is not covered by any checkpoint that went out, so it is
 //! read again after a crash.
 
+mod lift;
 mod mask;
+mod pattern;
+mod severity;
 mod shape;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -20,9 +25,12 @@ use millstream_proto::v1::{self, Channel};
 use tokio::time::Instant;
 
 use crate::outbox::StreamSpec;
+pub use lift::{LabelRules, LabelSettings};
 pub use mask::{MaskRules, MaskSettings};
+pub use severity::{SeverityRules, SeveritySettings};
 pub use shape::{DropRule, DropSettings, JoinRules, JoinSettings, ShapeSettings};
 
+use lift::Lifter;
 use mask::{Item, Masker};
 use shape::Shaper;
 
@@ -54,6 +62,8 @@ pub(crate) type Sink<'a> = dyn FnMut(Out<'_>, &mut dyn FnMut(usize) -> Bytes) + 
 pub struct EdgeSettings {
     pub mask: Option<Arc<MaskSettings>>,
     pub shape: ShapeSettings,
+    pub severity: Option<Arc<SeveritySettings>>,
+    pub labels: Option<Arc<LabelSettings>>,
 }
 
 impl EdgeSettings {
@@ -66,7 +76,16 @@ impl EdgeSettings {
             Masker::new(Arc::clone(mask), key, outlives)
         });
         let shaper = (!self.shape.is_idle()).then(|| Shaper::new(self.shape.clone()));
-        (masker.is_some() || shaper.is_some()).then(|| Box::new(Edge { shaper, masker }))
+        let severity = self.severity.clone();
+        let lifter = self.labels.clone().map(Lifter::new);
+        (masker.is_some() || shaper.is_some() || severity.is_some() || lifter.is_some()).then(|| {
+            Box::new(Edge {
+                shaper,
+                masker,
+                severity,
+                lifter,
+            })
+        })
     }
 
     /// Takes secrets out of what is told about a stream beside its text.
@@ -94,6 +113,10 @@ impl EdgeSettings {
 pub(crate) struct Edge {
     shaper: Option<Shaper>,
     masker: Option<Masker>,
+    /// For whoever lays out what leaves.
+    pub(crate) severity: Option<Arc<SeveritySettings>>,
+    /// Until the stream's labels are decided.
+    lifter: Option<Lifter>,
 }
 
 impl Edge {
@@ -106,6 +129,8 @@ impl Edge {
         checkpoint_after: &mut dyn FnMut(usize) -> Bytes,
         sink: &mut Sink<'_>,
     ) {
+        let lifter = &mut self.lifter;
+        let sink: &mut Sink<'_> = &mut |out, checkpoint_after| look(lifter, out, checkpoint_after, sink);
         let masker = &mut self.masker;
         match (&mut self.shaper, masker) {
             (Some(shaper), masker) => {
@@ -114,7 +139,15 @@ impl Edge {
                 });
             }
             (None, Some(masker)) => masker.take(text, channel, time_unix_us, checkpoint_after, sink),
-            (None, None) => {}
+            (None, None) => {
+                let out = Out {
+                    text,
+                    channel,
+                    time_unix_us,
+                    at: At::Piece(0),
+                };
+                sink(out, checkpoint_after);
+            }
         }
     }
 
@@ -122,11 +155,14 @@ impl Edge {
     pub(crate) fn due(&self) -> Option<Instant> {
         let shaped = self.shaper.as_ref().and_then(Shaper::due);
         let masked = self.masker.as_ref().and_then(Masker::due);
-        [shaped, masked].into_iter().flatten().min()
+        let lifted = self.lifter.as_ref().and_then(Lifter::due);
+        [shaped, masked, lifted].into_iter().flatten().min()
     }
 
     /// Lets out what waited long enough; `last`: everything, because no text follows.
     pub(crate) fn flush(&mut self, now: Instant, last: bool, sink: &mut Sink<'_>) {
+        let lifter = &mut self.lifter;
+        let sink: &mut Sink<'_> = &mut |out, checkpoint_after| look(lifter, out, checkpoint_after, sink);
         let masker = &mut self.masker;
         if let Some(shaper) = &mut self.shaper {
             shaper.flush(now, last, &mut |item| pass_on(masker, item, sink));
@@ -146,6 +182,26 @@ impl Edge {
         if let Some(masker) = &mut self.masker {
             masker.forget_held();
         }
+        if let Some(lifter) = &mut self.lifter {
+            lifter.begin_anew();
+        }
+    }
+
+    /// The stream's labels wait for its first lines.
+    pub(crate) fn is_lifting(&self) -> bool {
+        self.lifter.is_some()
+    }
+
+    /// The labels that its first lines give a stream, once, when enough was seen; `last`: when no text follows.
+    pub(crate) fn lifted(&mut self, now: Instant, last: bool) -> Option<BTreeMap<String, String>> {
+        let is_done =
+            |lifter: &mut Lifter| last || lifter.is_done() || lifter.due().is_some_and(|due| due <= now);
+        self.lifter.take_if(is_done).map(Lifter::labels)
+    }
+
+    /// The stream has its labels.
+    pub(crate) fn stop_lifting(&mut self) {
+        self.lifter = None;
     }
 
     /// The stream is over.
@@ -154,6 +210,19 @@ impl Edge {
             masker.ended();
         }
     }
+}
+
+/// Out, past the eyes of who looks for labels.
+fn look(
+    lifter: &mut Option<Lifter>,
+    out: Out<'_>,
+    checkpoint_after: &mut dyn FnMut(usize) -> Bytes,
+    sink: &mut Sink<'_>,
+) {
+    if let Some(lifter) = lifter {
+        lifter.look(&out);
+    }
+    sink(out, checkpoint_after);
 }
 
 /// From the shaper to the masker, or out.

@@ -259,8 +259,9 @@ impl Outbox {
 
     /// The relay said where a stream stands.
     pub fn opened(&self, answer: &v1::StreamOpened) {
-        self.with_slot(answer.handle, |slot| {
-            slot.opened(answer.next_sequence, &answer.checkpoint, answer.ended);
+        self.with_slot(answer.handle, |slot| match answer.stream_id {
+            0 => slot.unknown(),
+            _ => slot.opened(answer.next_sequence, &answer.checkpoint, answer.ended),
         });
     }
 
@@ -395,10 +396,13 @@ impl Outbox {
 
 impl State {
     fn make_ready(&mut self, id: u64) {
-        if let Some(slot) = self.slots.get_mut(&id)
-            && !slot.queued
-            && slot.has_work()
-        {
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return;
+        };
+        if slot.wants_reopen() {
+            self.to_open.push_back(id);
+        }
+        if !slot.queued && slot.has_work() {
             slot.queued = true;
             self.ready.push_back(id);
         }

@@ -171,6 +171,7 @@ fn open_message(slot: &Slot, handle: u32) -> v1::OpenStream {
         labels: slot.spec.labels.clone(),
         run: slot.spec.run.clone(),
         path: slot.spec.path.clone().unwrap_or_default(),
+        only_if_known: slot.is_lifting(),
     }
 }
 

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use millstream_proto::block::BlockBuilder;
+use millstream_proto::block::{BlockBuilder, Line};
 use millstream_proto::v1;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::{StreamSpec, notice_block};
-use crate::edge::{At, Edge, Out};
+use crate::edge::{At, Edge, Out, SeveritySettings};
 
 /// How long to wait before a stream that hit a limit of the relay is tried again.
 const LIMIT_WAIT: Duration = Duration::from_secs(10);
@@ -160,26 +160,47 @@ impl Slot {
         checkpoint_after: &mut dyn FnMut(usize) -> Bytes,
     ) {
         if let Some(mut edge) = self.edge.take() {
+            let severity = edge.severity.clone();
             edge.take(
                 text,
                 channel,
                 time_unix_us,
                 checkpoint_after,
                 &mut |out, checkpoint_after| {
-                    self.append(next_seal, &out, checkpoint_after);
+                    self.append(next_seal, &out, severity.as_deref(), checkpoint_after);
                 },
             );
             self.edge = Some(edge);
+            self.lift(Instant::now(), false);
+        }
+    }
+
+    /// The stream's labels wait for its first lines, so it must not be made yet.
+    pub(super) fn is_lifting(&self) -> bool {
+        self.edge.as_ref().is_some_and(|edge| edge.is_lifting())
+    }
+
+    /// Takes up the labels that the first lines gave, when enough was seen of them. Configured labels win.
+    fn lift(&mut self, now: Instant, last: bool) {
+        let lifted = self.edge.as_mut().and_then(|edge| edge.lifted(now, last));
+        if let Some(labels) = lifted {
+            for (label, value) in labels {
+                self.spec.labels.entry(label).or_insert(value);
+            }
+            // While the relay is asked, or away, its answer or its return opens the stream.
+            self.reopen_now |= self.known && self.handle.is_none();
         }
     }
 
     /// Lets out what waited long enough in the edge; `last`: all of it.
     pub(super) fn flush(&mut self, next_seal: &mut u64, now: Instant, last: bool) {
         if let Some(mut edge) = self.edge.take() {
+            let severity = edge.severity.clone();
             edge.flush(now, last, &mut |out, checkpoint_after| {
-                self.append(next_seal, &out, checkpoint_after);
+                self.append(next_seal, &out, severity.as_deref(), checkpoint_after);
             });
             self.edge = Some(edge);
+            self.lift(now, last);
         }
     }
 
@@ -188,19 +209,38 @@ impl Slot {
         &mut self,
         next_seal: &mut u64,
         out: &Out<'_>,
+        severity: Option<&SeveritySettings>,
         checkpoint_after: &mut dyn FnMut(usize) -> Bytes,
     ) {
         let lines = memchr::memrchr(b'\n', out.text).map_or(0, |newline| newline + 1);
+        // What Millstream says itself is no trouble of the source.
+        let severity = severity.filter(|_| out.channel != v1::Channel::Notice);
+        let mut judged = severity.map(|settings| settings.judge(&out.text[..lines]));
         let mut done = 0;
         while done < out.text.len() {
             let before = self.builder.text_bytes();
             let taken = if done < lines {
-                self.builder
-                    .push_terminated(&out.text[done..lines], out.time_unix_us, out.channel)
+                let rest = &out.text[done..lines];
+                match &mut judged {
+                    Some(judged) => self.builder.push_terminated_with(
+                        rest,
+                        out.time_unix_us,
+                        out.channel,
+                        |rest: &[u8]| judged.next_run(rest.len()),
+                    ),
+                    None => self.builder.push_terminated(rest, out.time_unix_us, out.channel),
+                }
             } else {
                 let rest = &out.text[done..];
-                let pushed = self.builder.push_line(rest, out.time_unix_us, out.channel, true);
-                if pushed { rest.len() } else { 0 }
+                let line = Line {
+                    sequence: 0,
+                    time_unix_us: out.time_unix_us,
+                    channel: out.channel,
+                    partial: true,
+                    severity: severity.map_or(v1::Severity::Unspecified, |settings| settings.of(rest)),
+                    text: rest,
+                };
+                if self.builder.push(&line) { rest.len() } else { 0 }
             };
             if taken == 0 {
                 debug_assert!(!self.builder.is_empty(), "an empty builder takes any line");
@@ -294,8 +334,26 @@ impl Slot {
         }
     }
 
+    /// The relay does not have the stream, and did not make it. The source begins at its beginning; the stream is
+    /// opened when its labels are known.
+    pub(super) fn unknown(&mut self) {
+        self.handle = None;
+        if !self.known {
+            self.known = true;
+            self.position = Some(Opened {
+                next_sequence: 0,
+                checkpoint: Bytes::new(),
+            });
+        }
+        self.reopen_now |= !self.is_lifting();
+    }
+
     pub(super) fn opened(&mut self, next_sequence: u64, checkpoint: &Bytes, ended: bool) {
         self.open = true;
+        // It has the labels with which it was made.
+        if let Some(edge) = &mut self.edge {
+            edge.stop_lifting();
+        }
         if ended {
             self.ended = true;
             if let Some(end) = &mut self.end {

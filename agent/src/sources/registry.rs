@@ -65,6 +65,18 @@ pub const COMMON_SETTINGS: &[SettingDoc] = &[
         "[]",
         "Leaves out what matches, or all but one of each so many; how much is said in the stream.",
     ),
+    setting(
+        "severity",
+        "\"auto\" | { error = [\"^E \"], warning = [\"^W \"], none = [], otherwise = \"auto\" }",
+        "nothing is said",
+        "Says of each line how bad it is: as its text looks, or by patterns. Readers need not guess then.",
+    ),
+    setting(
+        "json_labels",
+        "[\"service\"] | { pod = \"kubernetes.pod\" }",
+        "[]",
+        "Fields of JSON lines that become labels of a new stream: the first value of each in its first lines.",
+    ),
 ];
 
 /// Settings of every plugin that is a manifest or speaks the plugin protocol, beside its own.

@@ -161,6 +161,7 @@ impl StreamLines {
             time_unix_us: line.time_unix_us,
             channel: line.channel,
             partial: line.partial,
+            severity: line.severity,
             text: self.block.text().slice_ref(line.text),
         })
     }
@@ -176,6 +177,8 @@ pub struct OwnedLine {
     pub channel: v1::Channel,
     /// No newline was read after the text: the next line of the same channel continues it.
     pub partial: bool,
+    /// As the agent determined it; mostly `Unspecified`: nobody said.
+    pub severity: v1::Severity,
     pub text: Bytes,
 }
 
@@ -187,6 +190,7 @@ impl OwnedLine {
             time_unix_us: self.time_unix_us,
             channel: self.channel,
             partial: self.partial,
+            severity: self.severity,
             text: &self.text,
         }
     }

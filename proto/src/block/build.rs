@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::Line;
 use super::column::{ColumnWriter, zigzag};
 use crate::limits::{MAX_BLOCK_TEXT_BYTES, MAX_COLUMN_BYTES};
 use crate::v1;
@@ -25,6 +26,7 @@ pub struct BlockBuilder {
     times: ColumnWriter,
     channels: ColumnWriter,
     flags: ColumnWriter,
+    severities: ColumnWriter,
     sequences: ColumnWriter,
     /// First and last sequence, when lines were pushed with sequences of their own.
     sparse: Option<(u64, u64)>,
@@ -47,6 +49,7 @@ impl BlockBuilder {
             times: ColumnWriter::new(),
             channels: ColumnWriter::new(),
             flags: ColumnWriter::new(),
+            severities: ColumnWriter::new(),
             sequences: ColumnWriter::new(),
             sparse: None,
         }
@@ -57,10 +60,22 @@ impl BlockBuilder {
     /// and flag the pieces but the last partial.
     pub fn push_line(&mut self, text: &[u8], time_unix_us: i64, channel: v1::Channel, partial: bool) -> bool {
         debug_assert!(memchr::memchr(b'\n', text).is_none(), "a line holds no newline");
-        if self.text.len() + text.len() + 1 > MAX_BLOCK_TEXT_BYTES || self.columns_are_full() {
+        self.push(&Line {
+            sequence: 0,
+            time_unix_us,
+            channel,
+            partial,
+            severity: v1::Severity::Unspecified,
+            text,
+        })
+    }
+
+    /// Appends one line with all that is known of it but its sequence. False as in [`BlockBuilder::push_line`].
+    pub fn push(&mut self, line: &Line<'_>) -> bool {
+        if self.text.len() + line.text.len() + 1 > MAX_BLOCK_TEXT_BYTES || self.columns_are_full() {
             return false;
         }
-        self.append(text, time_unix_us, channel, partial);
+        self.append(line);
         true
     }
 
@@ -71,21 +86,49 @@ impl BlockBuilder {
         if self.columns_are_full() {
             return 0;
         }
-        let room = (MAX_BLOCK_TEXT_BYTES - self.text.len()).min(chunk.len());
-        let Some(last_newline) = memchr::memrchr(b'\n', &chunk[..room]) else {
+        let taken = self.lines_with_room(chunk);
+        if taken == 0 {
             return 0;
-        };
-        let taken = last_newline + 1;
+        }
         let lines = count_newlines(&chunk[..taken]);
         self.text.extend_from_slice(&chunk[..taken]);
-        self.describe(lines, time_unix_us, channel, false);
+        self.describe(lines, time_unix_us, channel, false, v1::Severity::Unspecified);
         taken
+    }
+
+    /// [`BlockBuilder::push_terminated`] with severities: `next_run` is asked, again and again, for the severity of
+    /// the first line of a text and for the bytes of the lines from there on that have the same, at least one whole
+    /// line.
+    pub fn push_terminated_with(
+        &mut self,
+        chunk: &[u8],
+        time_unix_us: i64,
+        channel: v1::Channel,
+        mut next_run: impl FnMut(&[u8]) -> (v1::Severity, usize),
+    ) -> usize {
+        let room = self.lines_with_room(chunk);
+        let mut taken = 0;
+        while taken < room && !self.columns_are_full() {
+            let (severity, bytes) = next_run(&chunk[taken..room]);
+            let run = &chunk[taken..taken + bytes];
+            debug_assert!(run.last() == Some(&b'\n'), "a run is whole lines");
+            self.text.extend_from_slice(run);
+            self.describe(count_newlines(run), time_unix_us, channel, false, severity);
+            taken += bytes;
+        }
+        taken
+    }
+
+    /// Bytes of the whole lines at the front of `chunk` that fit.
+    fn lines_with_room(&self, chunk: &[u8]) -> usize {
+        let room = (MAX_BLOCK_TEXT_BYTES - self.text.len()).min(chunk.len());
+        memchr::memrchr(b'\n', &chunk[..room]).map_or(0, |newline| newline + 1)
     }
 
     /// Appends a line under a sequence of its own, which must ascend; for blocks of chosen lines. False as in
     /// [`BlockBuilder::push_line`]. [`BlockBuilder::finish`] then ignores the sequence that it is given.
-    pub fn push_sparse(&mut self, line: &super::Line<'_>) -> bool {
-        let fits = self.push_line(line.text, line.time_unix_us, line.channel, line.partial);
+    pub fn push_sparse(&mut self, line: &Line<'_>) -> bool {
+        let fits = self.push(line);
         if fits {
             self.note_sequence(line.sequence);
         }
@@ -94,15 +137,15 @@ impl BlockBuilder {
 
     /// Appends a line of a block whose neighbours are appended too, so that columns grow by the split of
     /// a run at most.
-    pub(super) fn push_of_slice(&mut self, line: &super::Line<'_>) {
-        self.append(line.text, line.time_unix_us, line.channel, line.partial);
+    pub(super) fn push_of_slice(&mut self, line: &Line<'_>) {
+        self.append(line);
         self.note_sequence(line.sequence);
     }
 
-    fn append(&mut self, text: &[u8], time_unix_us: i64, channel: v1::Channel, partial: bool) {
-        self.text.extend_from_slice(text);
+    fn append(&mut self, line: &Line<'_>) {
+        self.text.extend_from_slice(line.text);
         self.text.push(b'\n');
-        self.describe(1, time_unix_us, channel, partial);
+        self.describe(1, line.time_unix_us, line.channel, line.partial, line.severity);
     }
 
     fn note_sequence(&mut self, sequence: u64) {
@@ -166,13 +209,21 @@ impl BlockBuilder {
             times: self.times.finish(),
             channels: self.channels.finish(),
             flags: self.flags.finish(),
+            severities: self.severities.finish(),
             sequences,
         };
         self.line_count = 0;
         Some(block)
     }
 
-    fn describe(&mut self, lines: u32, time_unix_us: i64, channel: v1::Channel, partial: bool) {
+    fn describe(
+        &mut self,
+        lines: u32,
+        time_unix_us: i64,
+        channel: v1::Channel,
+        partial: bool,
+        severity: v1::Severity,
+    ) {
         if self.line_count == 0 {
             self.first_time_unix_us = time_unix_us;
             self.last_time_unix_us = time_unix_us;
@@ -190,15 +241,23 @@ impl BlockBuilder {
         };
         self.flags
             .push(i32::from(flag).cast_unsigned().into(), lines.into());
+        self.severities
+            .push(i32::from(severity).cast_unsigned().into(), lines.into());
         self.line_count += lines;
     }
 
     /// With a run for every line a block of empty lines would outgrow its text in columns.
     fn columns_are_full(&self) -> bool {
         let limit = MAX_COLUMN_BYTES - 64;
-        [&self.times, &self.channels, &self.flags, &self.sequences]
-            .iter()
-            .any(|column| column.encoded_bytes() > limit)
+        [
+            &self.times,
+            &self.channels,
+            &self.flags,
+            &self.severities,
+            &self.sequences,
+        ]
+        .iter()
+        .any(|column| column.encoded_bytes() > limit)
     }
 }
 

@@ -21,6 +21,8 @@ pub struct Line<'a> {
     pub channel: v1::Channel,
     /// No newline was read after the text; the next line of the channel continues it.
     pub partial: bool,
+    /// As the agent determined it; mostly `Unspecified`: nobody said.
+    pub severity: v1::Severity,
     /// Without terminator; any bytes but `\n`.
     pub text: &'a [u8],
 }
@@ -162,6 +164,7 @@ pub struct Lines<'a> {
     times: Column<'a>,
     channels: Column<'a>,
     flags: Column<'a>,
+    severities: Column<'a>,
     sequences: Option<Column<'a>>,
     is_first: bool,
 }
@@ -176,6 +179,7 @@ impl<'a> Lines<'a> {
             times: Column::new("times", &header.times),
             channels: Column::new("channels", &header.channels),
             flags: Column::new("flags", &header.flags),
+            severities: Column::new("severities", &header.severities),
             sequences: (!header.sequences.is_empty()).then(|| Column::new("sequences", &header.sequences)),
             is_first: true,
         }
@@ -208,11 +212,18 @@ impl<'a> Iterator for Lines<'a> {
             _ => v1::Channel::Stdout,
         };
         let partial = self.flags.next_value() & 1 == 1;
+        let severity = match self.severities.next_value() {
+            1 => v1::Severity::None,
+            2 => v1::Severity::Warning,
+            3 => v1::Severity::Error,
+            _ => v1::Severity::Unspecified,
+        };
         Some(Line {
             sequence: self.sequence,
             time_unix_us: self.time_unix_us,
             channel,
             partial,
+            severity,
             text,
         })
     }

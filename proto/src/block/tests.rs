@@ -5,13 +5,14 @@ use proptest::prelude::*;
 
 use super::{BlockBuilder, BlockError, Compressor, Line, OpenBlock, Unpacker, next_sequence, validate};
 use crate::limits::{MAX_BLOCK_TEXT_BYTES, MAX_LINE_BYTES};
-use crate::v1::{Block, Channel, Codec};
+use crate::v1::{Block, Channel, Codec, Severity};
 
 #[derive(Clone, Debug, PartialEq)]
 struct OwnedLine {
     time_unix_us: i64,
     channel: Channel,
     partial: bool,
+    severity: Severity,
     text: Vec<u8>,
 }
 
@@ -25,20 +26,37 @@ fn any_line() -> impl Strategy<Value = OwnedLine> {
         any::<u8>().prop_filter("a line holds no newline", |byte| *byte != b'\n'),
         0..40,
     );
-    (any::<i64>(), channel, any::<bool>(), text).prop_map(|(time_unix_us, channel, partial, text)| {
-        OwnedLine {
+    (any::<i64>(), channel, any::<bool>(), any_severity(), text).prop_map(
+        |(time_unix_us, channel, partial, severity, text)| OwnedLine {
             time_unix_us,
             channel,
             partial,
+            severity,
             text,
-        }
-    })
+        },
+    )
+}
+
+fn any_severity() -> impl Strategy<Value = Severity> {
+    prop_oneof![
+        Just(Severity::Unspecified),
+        Just(Severity::None),
+        Just(Severity::Warning),
+        Just(Severity::Error)
+    ]
 }
 
 fn build(first_sequence: u64, lines: &[OwnedLine]) -> Block {
     let mut builder = BlockBuilder::new();
     for line in lines {
-        assert!(builder.push_line(&line.text, line.time_unix_us, line.channel, line.partial));
+        assert!(builder.push(&Line {
+            sequence: 0,
+            time_unix_us: line.time_unix_us,
+            channel: line.channel,
+            partial: line.partial,
+            severity: line.severity,
+            text: &line.text,
+        }));
     }
     builder.finish(first_sequence).expect("there are lines")
 }
@@ -48,6 +66,7 @@ fn owned(line: &Line<'_>) -> OwnedLine {
         time_unix_us: line.time_unix_us,
         channel: line.channel,
         partial: line.partial,
+        severity: line.severity,
         text: line.text.to_vec(),
     }
 }
@@ -137,15 +156,43 @@ proptest! {
         prop_assert_eq!(whole.finish(7), single.finish(7));
     }
 
+    /// However many lines a run has that is told at once.
+    #[test]
+    fn terminated_chunks_with_severities_equal_single_lines(
+        lines in vec(("[a-z]{0,9}", any_severity()), 1..50), time in any::<i64>(), longest_run in 1_usize..5,
+    ) {
+        let chunk: Vec<u8> = lines.iter().flat_map(|(text, _)| [text.as_bytes(), b"\n"].concat()).collect();
+        let mut whole = BlockBuilder::new();
+        let mut at = 0;
+        let taken = whole.push_terminated_with(&chunk, time, Channel::Stderr, |_| {
+            let severity = lines[at].1;
+            let run = lines[at..].iter().take(longest_run).take_while(|line| line.1 == severity).count();
+            let bytes = lines[at..at + run].iter().map(|(text, _)| text.len() + 1).sum();
+            at += run;
+            (severity, bytes)
+        });
+        prop_assert_eq!(taken, chunk.len());
+        let mut single = BlockBuilder::new();
+        for (text, severity) in &lines {
+            single.push(&Line {
+                sequence: 0, time_unix_us: time, channel: Channel::Stderr, partial: false, severity: *severity,
+                text: text.as_bytes(),
+            });
+        }
+        prop_assert_eq!(whole.finish(7), single.finish(7));
+    }
+
     #[test]
     fn hostile_blocks_are_refused_without_panic(
         first_sequence in any::<u64>(), line_count in 0_u32..50, text_bytes in 0_u32..200, codec in -1..4,
         text in vec(prop_oneof![Just(b'\n'), any::<u8>()], 0..200), times in vec(any::<u8>(), 0..30),
-        channels in vec(0_u8..4, 0..10), flags in vec(0_u8..3, 0..10), sequences in vec(any::<u8>(), 0..12),
+        channels in vec(0_u8..4, 0..10), flags in vec(0_u8..3, 0..10), severities in vec(0_u8..6, 0..10),
+        sequences in vec(any::<u8>(), 0..12),
     ) {
         let block = Block {
             first_sequence, line_count, text_bytes, codec, text: text.into(), first_time_unix_us: i64::MAX,
-            times: times.into(), channels: channels.into(), flags: flags.into(), sequences: sequences.into(),
+            times: times.into(), channels: channels.into(), flags: flags.into(), severities: severities.into(),
+            sequences: sequences.into(),
         };
         let _ = next_sequence(&block);
         let valid = validate(&block).is_ok();
@@ -165,7 +212,8 @@ proptest! {
         at in any::<prop::sample::Index>(), to in any::<u8>(),
     ) {
         let lines: Vec<_> = (0..200).map(|number| OwnedLine {
-            time_unix_us: number, channel: Channel::Stdout, partial: false, text: b"checking for gcc... gcc".to_vec(),
+            time_unix_us: number, channel: Channel::Stdout, partial: false, severity: Severity::None,
+            text: b"checking for gcc... gcc".to_vec(),
         }).collect();
         let mut block = Compressor::new(1).compress(build(0, &lines));
         let mut text = block.text.to_vec();
@@ -252,6 +300,44 @@ fn a_block_of_a_million_empty_lines_with_changing_columns_stays_within_its_limit
         OpenBlock::open(&block).unwrap().lines().count(),
         usize::try_from(count).unwrap()
     );
+}
+
+#[test]
+fn severities_that_change_with_every_line_stay_within_their_column_and_none_is_lost() {
+    let chunk = b"\n".repeat(MAX_BLOCK_TEXT_BYTES);
+    let mut builder = BlockBuilder::new();
+    let mut is_error = false;
+    let taken = builder.push_terminated_with(&chunk, 0, Channel::Stdout, |_| {
+        is_error = !is_error;
+        (if is_error { Severity::Error } else { Severity::None }, 1)
+    });
+    assert!(
+        0 < taken && taken < chunk.len(),
+        "the column is full before the text is"
+    );
+    let block = builder.finish(0).unwrap();
+    validate(&block).unwrap();
+    let open = OpenBlock::open(&block).unwrap();
+    assert_eq!(open.lines().count(), taken);
+    let errors = open
+        .lines()
+        .filter(|line| line.severity == Severity::Error)
+        .count();
+    assert_eq!(errors, taken.div_ceil(2));
+}
+
+/// Numbers of a later protocol are no reason to refuse a block, and say nothing.
+#[test]
+fn a_severity_that_is_not_known_is_not_said() {
+    let mut builder = BlockBuilder::new();
+    builder.push_line(b"a", 5, Channel::Stdout, false);
+    let block = Block {
+        severities: vec![9, 1].into(),
+        ..builder.finish(0).unwrap()
+    };
+    validate(&block).unwrap();
+    let open = OpenBlock::open(&block).unwrap();
+    assert_eq!(open.lines().next().unwrap().severity, Severity::Unspecified);
 }
 
 #[test]

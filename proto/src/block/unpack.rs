@@ -70,6 +70,12 @@ impl<'a> Unpacked<'a> {
         self.text
     }
 
+    /// Of some lines it is said how bad they are.
+    #[must_use]
+    pub fn says_severities(&self) -> bool {
+        !self.block.severities.is_empty()
+    }
+
     /// All lines, after the checks that [`super::OpenBlock::open`] makes.
     ///
     /// # Errors

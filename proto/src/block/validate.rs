@@ -105,6 +105,8 @@ pub(super) fn check_columns(block: &v1::Block, max_column_bytes: usize) -> Resul
             Ok(())
         }
     })?;
+    // Numbers that are not known say nothing, so that a later protocol may have more of them.
+    Column::new("severities", &block.severities).check(lines, max_column_bytes, |_, _| Ok(()))?;
     let mut is_first_run = true;
     Column::new("sequences", &block.sequences).check(lines, max_column_bytes, |step, run| {
         let is_valid = if std::mem::take(&mut is_first_run) {

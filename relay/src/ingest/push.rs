@@ -275,7 +275,21 @@ impl Reader {
                 return Ok(());
             }
         };
-        if !self.access.sees(&labels) {
+        let key = StreamKey {
+            agent_id: self.hello.agent_id.clone(),
+            source: open.source,
+            instance: open.instance,
+        };
+        if open.only_if_known && self.parts.registry.find(&key).is_none() {
+            let unknown = v1::StreamOpened {
+                handle,
+                ..v1::StreamOpened::default()
+            };
+            self.answer(unknown).await;
+            return Ok(());
+        }
+        // Who only asks does not know all labels; those of the stream decide below.
+        if !open.only_if_known && !self.access.sees(&labels) {
             self.refuse_scope(handle);
             return Ok(());
         }
@@ -286,11 +300,7 @@ impl Reader {
         }
         let open = OpenStream {
             session: Arc::clone(&self.session),
-            key: StreamKey {
-                agent_id: self.hello.agent_id.clone(),
-                source: open.source,
-                instance: open.instance,
-            },
+            key,
             labels,
             run: open.run,
         };
@@ -309,15 +319,19 @@ impl Reader {
                     earlier.closed();
                 }
                 opened.stream.opened();
-                // Fails only when the agent is gone, and then the reader is stopped anyway.
-                let _ = self
-                    .answers
-                    .send(Ok(push_response::Message::StreamOpened(answer)))
-                    .await;
+                self.answer(answer).await;
             }
             Err(message) => self.refuse(handle, v1::RefusalReason::Limit, message),
         }
         Ok(())
+    }
+
+    async fn answer(&self, answer: v1::StreamOpened) {
+        // Fails only when the agent is gone, and then the reader is stopped anyway.
+        let _ = self
+            .answers
+            .send(Ok(push_response::Message::StreamOpened(answer)))
+            .await;
     }
 
     async fn append(&mut self, push: v1::PushBlock) -> Result<(), Status> {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use millstream_proto::block::Unpacker;
 use millstream_proto::v1;
+use millstream_severity::{Severity, next_candidate};
 use millstream_store::{LogStore, StoreError};
 
 use super::merge::Merge;
@@ -16,7 +17,6 @@ use super::walk::Step;
 use super::{SearchError, Seat};
 use crate::filter::severity;
 use crate::metrics::Metrics;
-use crate::severity::{Severity, next_candidate};
 
 /// A histogram that takes longer answers with what it has: a caller waits for one message, and a proxy in between
 /// cuts what is quiet for long.
@@ -170,7 +170,9 @@ impl Histogram {
                 let unpacked = self.unpacker.unpack(block).map_err(damaged)?;
                 let (sequences, times) = (merge.sequences(slot), merge.times());
                 let text = unpacked.text();
-                let mut trouble = next_candidate(text);
+                // Where the agent said it, text is not asked where trouble may be.
+                let is_said = unpacked.says_severities();
+                let mut trouble = if is_said { Some(0) } else { next_candidate(text) };
                 let scanned = self.scanner.scan(&unpacked, |line, end| {
                     if !sequences.contains(&line.sequence) || !times.contains(&line.time_unix_us) {
                         return;
@@ -179,7 +181,7 @@ impl Histogram {
                     let bucket = &mut buckets[axis.bucket(line.time_unix_us, line.sequence).min(last)];
                     bucket.lines += 1;
                     let start = end - line.text.len() - 1;
-                    if trouble.is_some_and(|at| at < start) {
+                    if !is_said && trouble.is_some_and(|at| at < start) {
                         trouble = next_candidate(&text[start..]).map(|offset| start + offset);
                     }
                     if trouble.is_some_and(|at| at < end) {

@@ -18,6 +18,7 @@ struct Hit {
     time_unix_us: i64,
     channel: Channel,
     partial: bool,
+    severity: v1::Severity,
     /// Place in `text`.
     text: Range<usize>,
 }
@@ -31,6 +32,7 @@ impl Hits {
             time_unix_us: line.time_unix_us,
             channel: line.channel,
             partial: line.partial,
+            severity: line.severity,
             text: start..self.text.len(),
         });
     }
@@ -77,6 +79,7 @@ impl Hits {
                 time_unix_us: hit.time_unix_us,
                 channel: hit.channel,
                 partial: hit.partial,
+                severity: hit.severity,
                 text: &self.text[hit.text.clone()],
             };
             if !builder.push_sparse(&line) {

@@ -9,9 +9,9 @@ use grep_regex::{RegexMatcher, RegexMatcherBuilder};
 use memchr::memmem::Finder;
 use millstream_proto::block::{BlockError, Line, Unpacked};
 use millstream_proto::v1::{Filter, Severity};
+use millstream_severity as severity;
 
 use crate::filter::{FilterError, LineFilter, REGEX_BYTES};
-use crate::severity;
 
 /// A filter that looks through text.
 #[derive(Clone, Debug)]
@@ -60,7 +60,8 @@ impl Scanner {
         mut found: impl FnMut(Line<'a>, usize),
     ) -> Result<(), BlockError> {
         let text = block.text();
-        let Some(mut candidate) = self.text.next_candidate(text) else {
+        let scan = self.text.for_block(block);
+        let Some(mut candidate) = scan.next_candidate(text) else {
             return Ok(());
         };
         let mut lines = block.lines()?;
@@ -70,7 +71,7 @@ impl Scanner {
                 if self.keeps(&line) {
                     found(line, end);
                 }
-                match self.text.next_candidate(&text[end..]) {
+                match scan.next_candidate(&text[end..]) {
                     Some(offset) => candidate = end + offset,
                     None => return Ok(()),
                 }
@@ -108,6 +109,14 @@ impl TextScan {
             return Self::Trouble;
         }
         Self::EveryLine
+    }
+
+    /// Where the agent said how bad lines are, text is no guide to the bad ones.
+    fn for_block(&self, block: &Unpacked<'_>) -> &Self {
+        match self {
+            Self::Trouble if block.says_severities() => &Self::EveryLine,
+            scan => scan,
+        }
     }
 
     /// `None`: the pattern cannot be bound to lines (it speaks of line ends, or of the text's begin or end).
@@ -153,11 +162,20 @@ mod tests {
     use super::*;
 
     /// Sequences of the lines that a scan finds, and of those that the filter keeps when each is asked.
-    fn both(filter: &Filter, lines: &[Vec<u8>]) -> Option<(Vec<u64>, Vec<u64>)> {
+    /// `said`: what the agent said of the lines, over and over.
+    fn both(filter: &Filter, lines: &[Vec<u8>], said: &[Severity]) -> Option<(Vec<u64>, Vec<u64>)> {
         let scanner = Scanner::new(filter).ok()?;
         let mut builder = BlockBuilder::new();
-        for line in lines {
-            assert!(builder.push_line(line, 0, Channel::Stdout, false));
+        let mut said = said.iter().cycle();
+        for text in lines {
+            assert!(builder.push(&Line {
+                sequence: 0,
+                time_unix_us: 0,
+                channel: Channel::Stdout,
+                partial: false,
+                severity: said.next().copied().unwrap_or_default(),
+                text,
+            }));
         }
         let block = builder.finish(0)?;
         let mut unpacker = Unpacker::new();
@@ -176,7 +194,7 @@ mod tests {
             ..Filter::default()
         };
         let lines: Vec<_> = lines.iter().map(|line| line.as_bytes().to_vec()).collect();
-        let (found, asked) = both(&filter, &lines).unwrap();
+        let (found, asked) = both(&filter, &lines, &[]).unwrap();
         assert_eq!(found, expected, "{regex}");
         assert_eq!(asked, expected, "{regex}");
     }
@@ -216,9 +234,11 @@ mod tests {
             ignore_case: bool, invert: bool,
             severities in prop::collection::vec(1..=3_i32, 0..2),
             lines in prop::collection::vec(any_line(), 1..30),
+            said in prop::collection::vec(0..4_i32, 0..3),
         ) {
+            let said: Vec<_> = said.iter().filter_map(|number| Severity::try_from(*number).ok()).collect();
             let filter = Filter { substring, regex, ignore_case, invert, severities, channels: Vec::new() };
-            if let Some((found, asked)) = both(&filter, &lines) {
+            if let Some((found, asked)) = both(&filter, &lines, &said) {
                 prop_assert_eq!(found, asked, "{:?}", filter);
             }
         }

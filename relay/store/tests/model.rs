@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use millstream_proto::block::{BlockBuilder, Compressor, OpenBlock};
+use millstream_proto::block::{BlockBuilder, Compressor, Line, OpenBlock};
 use millstream_proto::v1;
 use millstream_store::memory::MemoryStore;
 use millstream_store::{AppendOp, Clock, EmbeddedOptions, EmbeddedStore, LogStore, StreamRecord, WriteOp};
@@ -26,6 +26,7 @@ struct ModelLine {
     time_unix_us: i64,
     channel: v1::Channel,
     is_partial: bool,
+    severity: v1::Severity,
 }
 
 #[derive(Clone, Debug)]
@@ -52,12 +53,15 @@ fn any_line() -> impl Strategy<Value = ModelLine> {
         8 => prop::collection::vec(prop_oneof![0_u8..10, 11_u8..=255], 0..60),
         1 => (1_usize..40_000, 0_u8..10).prop_map(|(bytes, byte)| vec![byte; bytes]),
     ];
-    (text, 0_i64..4, 0..3_i32, any::<bool>()).prop_map(|(text, later, channel, is_partial)| ModelLine {
-        text,
-        time_unix_us: later,
-        channel: v1::Channel::try_from(channel).unwrap(),
-        is_partial,
-    })
+    (text, 0_i64..4, 0..3_i32, any::<bool>(), 0..4_i32).prop_map(
+        |(text, later, channel, is_partial, severity)| ModelLine {
+            text,
+            time_unix_us: later,
+            channel: v1::Channel::try_from(channel).unwrap(),
+            is_partial,
+            severity: v1::Severity::try_from(severity).unwrap(),
+        },
+    )
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
@@ -97,7 +101,14 @@ impl Model {
         for line in &mut lines {
             time_unix_us += line.time_unix_us;
             line.time_unix_us = time_unix_us;
-            assert!(builder.push_line(&line.text, time_unix_us, line.channel, line.is_partial));
+            assert!(builder.push(&Line {
+                sequence: 0,
+                time_unix_us,
+                channel: line.channel,
+                partial: line.is_partial,
+                severity: line.severity,
+                text: &line.text,
+            }));
         }
         stored.extend(lines);
         let block = builder.finish(first_sequence).unwrap();
@@ -150,6 +161,7 @@ fn page(store: &dyn LogStore, stream_id: u64, from: u64, max_bytes: usize) -> (u
             time_unix_us: line.time_unix_us,
             channel: line.channel,
             is_partial: line.partial,
+            severity: line.severity,
         }));
     }
     (first.unwrap_or(from), lines)

@@ -178,7 +178,7 @@ fn joined(first: &v1::PushBlock, second: &v1::PushBlock) -> Option<v1::PushBlock
     }
     let mut builder = BlockBuilder::new();
     for line in one.lines().chain(other.lines()) {
-        if !builder.push_line(line.text, line.time_unix_us, line.channel, line.partial) {
+        if !builder.push(&line) {
             return None;
         }
     }

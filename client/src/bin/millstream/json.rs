@@ -21,6 +21,9 @@ struct JsonLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     text_base64: Option<String>,
     partial: bool,
+    /// Only where the agent determined it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    severity: Option<&'static str>,
     /// Only in the answer of a search.
     #[serde(skip_serializing_if = "Option::is_none")]
     hit: Option<bool>,
@@ -94,10 +97,20 @@ pub(crate) fn write_line(
             text: &text,
             text_base64: (!is_utf8).then(|| STANDARD.encode(line.text)),
             partial: line.partial,
+            severity: severity(line.severity),
             hit,
             labels: &stream.labels,
         },
     )
+}
+
+fn severity(severity: v1::Severity) -> Option<&'static str> {
+    match severity {
+        v1::Severity::Unspecified => None,
+        v1::Severity::None => Some("none"),
+        v1::Severity::Warning => Some("warning"),
+        v1::Severity::Error => Some("error"),
+    }
 }
 
 /// Writes one object and a newline. Characters that a terminal would obey or that deceive a reader are
@@ -210,6 +223,7 @@ mod tests {
             time_unix_us: 1_764_000_000_000_042,
             channel: v1::Channel::Stderr,
             partial,
+            severity: v1::Severity::Unspecified,
             text,
         };
         let mut out = Vec::new();

@@ -281,6 +281,7 @@ mod tests {
                 time_unix_us: 0,
                 channel: *channel,
                 partial: *partial,
+                severity: v1::Severity::Unspecified,
                 text,
             };
             printer.line(&streams[*stream], &line).unwrap();

@@ -120,6 +120,7 @@ struct Shown {
     sequence: u64,
     time_unix_us: i64,
     channel: v1::Channel,
+    severity: v1::Severity,
     text: Vec<u8>,
     is_hit: bool,
 }
@@ -147,6 +148,7 @@ impl<W: Write> Out<'_, W> {
         shown.extend(open.lines().map(|line| Shown {
             sequence: line.sequence,
             time_unix_us: line.time_unix_us,
+            severity: line.severity,
             channel: line.channel,
             text: line.text.to_vec(),
             is_hit,
@@ -189,6 +191,7 @@ impl<W: Write> Out<'_, W> {
                     channel: shown.channel,
                     // A hit stands alone: the rest of its line may not be shown.
                     partial: false,
+                    severity: shown.severity,
                     text: &shown.text,
                 };
                 self.printer

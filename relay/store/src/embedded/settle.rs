@@ -351,13 +351,13 @@ fn merge(compressor: &mut Compressor, run: &Run) -> Result<Vec<(v1::Block, i64)>
     let mut last_time_unix_us = 0;
     for small in &run.blocks {
         for line in small.open.lines() {
-            if !builder.push_line(line.text, line.time_unix_us, line.channel, line.partial) {
+            if !builder.push(&line) {
                 // The columns are full before the text is.
                 if let Some(block) = builder.finish(first_sequence) {
                     merged.push((compressor.compress(block), last_time_unix_us));
                 }
                 first_sequence = line.sequence;
-                if !builder.push_line(line.text, line.time_unix_us, line.channel, line.partial) {
+                if !builder.push(&line) {
                     return Err(StoreError::Damaged {
                         place: format!("line {}", line.sequence),
                         cause: "it does not fit into a block".to_owned(),

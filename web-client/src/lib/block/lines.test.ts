@@ -2,6 +2,7 @@ import { execFileSync } from "node:child_process";
 import * as fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { Channel, Codec } from "../../gen/millstream/v1/block_pb";
+import { Severity } from "../../gen/millstream/v1/log_pb";
 import { blockOf, testLines, textOf, varint, type TestLine } from "../testing/blocks";
 import { BlockError } from "./column";
 import { linesOf } from "./lines";
@@ -13,14 +14,15 @@ describe("linesOf", () => {
       timeUs: fc.integer({ min: 1_700_000_000_000_000, max: 1_900_000_000_000_000 }),
       channel: fc.constantFrom(Channel.STDOUT, Channel.STDERR, Channel.NOTICE),
       partial: fc.boolean(),
+      severity: fc.constantFrom(Severity.UNSPECIFIED, Severity.NONE, Severity.WARNING, Severity.ERROR),
     });
     fc.assert(
       fc.property(fc.array(line, { minLength: 1, maxLength: 30 }), fc.nat(2 ** 40), (lines, first) => {
         const made = testLines(1, first, lines as TestLine[]);
         expect(made.map((each) => each.sequence)).toEqual(lines.map((_, at) => first + at));
         expect(made.map((each) => [...each.source.subarray(each.start, each.end)])).toEqual(lines.map((each) => [...each.text]));
-        expect(made.map((each) => [each.timeUs, each.channel, each.partial])).toEqual(
-          lines.map((each) => [each.timeUs, each.channel, each.partial]),
+        expect(made.map((each) => [each.timeUs, each.channel, each.partial, each.severity])).toEqual(
+          lines.map((each) => [each.timeUs, each.channel, each.partial, each.severity]),
         );
       }),
     );
@@ -33,6 +35,12 @@ describe("linesOf", () => {
       [5, 9, Channel.STDOUT, false],
       [6, 9, Channel.STDOUT, false],
     ]);
+  });
+
+  test("takes a severity that it does not know for one that nobody said", () => {
+    const block = blockOf(0, ["a", "b"], { severities: new Uint8Array([9, 1, Severity.ERROR, 1]) });
+    expect(linesOf(1, block).map(({ severity }) => severity)).toEqual([Severity.UNSPECIFIED, Severity.ERROR]);
+    expect(linesOf(1, blockOf(0, ["a"], { severities: new Uint8Array() }))[0]?.severity).toBe(Severity.UNSPECIFIED);
   });
 
   test("reads each line's own sequence in a filtered block", () => {

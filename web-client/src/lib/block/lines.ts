@@ -3,6 +3,7 @@
  * is ever decoded.
  */
 import { Codec, LineFlag, type Block, type Channel } from "../../gen/millstream/v1/block_pb";
+import { Severity } from "../../gen/millstream/v1/log_pb";
 import { BlockError, ColumnReader, unzigzag } from "./column";
 import { unpack } from "./zstd";
 
@@ -20,6 +21,8 @@ export interface Line {
   readonly channel: Channel;
   /** No newline was read after this text. */
   readonly partial: boolean;
+  /** As its agent determined it; mostly UNSPECIFIED: nobody said. */
+  readonly severity: Severity;
   readonly source: Uint8Array;
   readonly start: number;
   readonly end: number;
@@ -41,6 +44,7 @@ export function linesOf(streamId: number, block: Block, range: LineRange = {}): 
   const times = new ColumnReader(block.times, "times");
   const channels = new ColumnReader(block.channels, "channels");
   const flags = new ColumnReader(block.flags, "flags");
+  const severities = new ColumnReader(block.severities, "severities");
   const sequences = new ColumnReader(block.sequences, "sequences", 1);
   const dense = block.sequences.length === 0;
   const fromSequence = range.fromSequence ?? 0;
@@ -58,13 +62,15 @@ export function linesOf(streamId: number, block: Block, range: LineRange = {}): 
     if (index > 0 || !dense) sequence += step;
     const channel = channels.next() as Channel;
     const partial = (flags.next() & LineFlag.PARTIAL) !== 0;
+    const said = severities.next();
+    const severity = said in Severity ? (said as Severity) : Severity.UNSPECIFIED;
     if (index >= fromIndex && sequence >= fromSequence) {
-      lines.push({ streamId, sequence, timeUs, channel, partial, source: text, start, end });
+      lines.push({ streamId, sequence, timeUs, channel, partial, severity, source: text, start, end });
     }
     start = end + 1;
   }
   if (start !== text.length) throw new BlockError(`text goes on after line ${block.lineCount}`);
-  for (const column of [times, channels, flags, sequences]) column.finish();
+  for (const column of [times, channels, flags, severities, sequences]) column.finish();
   return lines;
 }
 

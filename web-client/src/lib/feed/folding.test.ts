@@ -1,5 +1,6 @@
 import * as fc from "fast-check";
 import { afterEach, describe, expect, test, vi } from "vitest";
+import { Severity } from "../../gen/millstream/v1/log_pb";
 import { StreamingHealth } from "../rpc/streaming-health";
 import { TailHub } from "../rpc/tail-hub";
 import type { TestLine } from "../testing/blocks";
@@ -100,6 +101,25 @@ describe("closed groups", () => {
     expect(["marked", "a", "b", "good"].map((title) => folds.isFolded(groupOf(feed, title)))).toEqual([true, false, false, true]);
     const { start, end } = groupOf(feed, "b");
     expect(outline.errorsWithin(start, end ?? 0)).toBe(2);
+  });
+
+  test("hold an error where the agent says so, and none where it says that there is none", async () => {
+    const { ERROR, NONE, WARNING } = Severity;
+    const says = (severity: Severity, lines: readonly string[]): TestLine[] => made(lines).map((line) => ({ ...line, severity }));
+    const lines = (error: string, expected: string): TestLine[] => [...says(NONE, [`::group::${error}`]), ...says(ERROR, ["disk gone"]), ...says(NONE, ["::endgroup::", `::group::${expected}`, "error: as expected", "::endgroup::"]), ...says(WARNING, ["slow"])];
+    const service = new FakeLogService();
+    service.add(1, lines("a", "b"));
+    const feed = open(service, [1]);
+    await searched(feed);
+    service.append(1, lines("live a", "live b"));
+    await until(() => expect(groupOf(feed, "live b").end).not.toBeNull());
+    const errors = ["a", "b", "live a", "live b"].map((title) => {
+      const { start, end } = groupOf(feed, title);
+      return feed.structure(1).outline.errorsWithin(start, end ?? 0);
+    });
+    expect(errors).toEqual([1, 0, 1, 0]);
+    expect(feed.structure(1).folds.isFolded(groupOf(feed, "b"))).toBe(true);
+    expect(feed.structure(1).folds.isFolded(groupOf(feed, "a"))).toBe(false);
   });
 
   test("do not close under the reader's eyes when they end live", async () => {

@@ -2,6 +2,7 @@
  * The outline of one stream and which of its groups are closed: read once over the whole stream by a search for
  * markers, however little of the stream is loaded, and kept up by the lines that arrive.
  */
+import { Severity } from "../../gen/millstream/v1/log_pb";
 import type { Line } from "../block/lines";
 import { Folds } from "../markers/folds";
 import { Outline, type Group } from "../markers/outline";
@@ -45,8 +46,9 @@ export class Structure {
     await searchStream(client, { streamId, fromSequence: from, filter: { regex: CANDIDATES }, maxHits: MAX_MARKERS }, signal, (lines) => {
       for (const line of lines) this.#read(line);
     });
-    await searchStream(client, { streamId, fromSequence: from, filter: { regex: ERROR_LINES }, maxHits: MAX_ERRORS }, signal, (lines) => {
-      for (const line of lines) this.outline.addErrorLine(line.sequence);
+    const filter = (await saysErrors(client, streamId, signal)) ? { severities: [Severity.ERROR] } : { regex: ERROR_LINES };
+    await searchStream(client, { streamId, fromSequence: from, filter, maxHits: MAX_ERRORS }, signal, (lines) => {
+      for (const line of lines) if (mayBeError(line)) this.outline.addErrorLine(line.sequence);
     });
     this.goOn();
   }
@@ -65,6 +67,14 @@ export class Structure {
     const base = first.start;
     const text = bytesAsText.decode(first.source.subarray(base, last.end));
     let at = 0;
+    let untold = 0;
+    /** Lines before it that are errors because their agent says so, whatever their text. */
+    const told = (before: number): void => {
+      for (; untold < before; untold += 1) {
+        const line = lines[untold];
+        if (line?.severity === Severity.ERROR) this.#arrive(line);
+      }
+    };
     interesting.lastIndex = 0;
     for (let match = interesting.exec(text); match !== null; match = interesting.exec(text)) {
       // A match may begin with the newline before its line.
@@ -73,9 +83,16 @@ export class Structure {
       const line = lines[at];
       if (line === undefined) break;
       interesting.lastIndex = Math.max(interesting.lastIndex, line.end - base + 1);
-      if (this.#isSearched) this.#take(line);
-      else if (this.#waiting.length < MAX_WAITING) this.#waiting.push(line);
+      told(at);
+      untold = at + 1;
+      this.#arrive(line);
     }
+    told(lines.length);
+  }
+
+  #arrive(line: Line): void {
+    if (this.#isSearched) this.#take(line);
+    else if (this.#waiting.length < MAX_WAITING) this.#waiting.push(line);
   }
 
   /** The stream has ended; its groups end with it. */
@@ -90,7 +107,7 @@ export class Structure {
     if (line.sequence < this.#next) return;
     const text = decoder.decode(line.source.subarray(line.start, line.end));
     if (!markers.test(text)) {
-      this.outline.addErrorLine(line.sequence);
+      if (mayBeError(line)) this.outline.addErrorLine(line.sequence);
       return;
     }
     const before = this.outline.unended();
@@ -103,6 +120,20 @@ export class Structure {
     this.#next = line.sequence + 1;
     this.outline.add(line.sequence, line.timeUs / 1_000, this.#parser.read(text, line.sequence));
   }
+}
+
+/** Nobody said that it is none. */
+function mayBeError(line: Line): boolean {
+  return line.severity === Severity.UNSPECIFIED || line.severity === Severity.ERROR;
+}
+
+/** The agent of a stream says which lines are errors, as far as the first one that there is tells. */
+async function saysErrors(client: LogClient, streamId: number, signal: AbortSignal): Promise<boolean> {
+  let says = false;
+  await searchStream(client, { streamId, fromSequence: 0, filter: { severities: [Severity.ERROR] }, maxHits: 1 }, signal, (lines) => {
+    says = lines[0]?.severity === Severity.ERROR;
+  });
+  return says;
 }
 
 export type { Group };

@@ -1,6 +1,7 @@
 /** Blocks and lines for tests, made as an agent makes them. */
 import { create } from "@bufbuild/protobuf";
 import { BlockSchema, Channel, Codec, LineFlag, type Block } from "../../gen/millstream/v1/block_pb";
+import { Severity } from "../../gen/millstream/v1/log_pb";
 import { linesOf, type Line } from "../block/lines";
 
 export interface TestLine {
@@ -8,6 +9,7 @@ export interface TestLine {
   timeUs?: number;
   channel?: Channel;
   partial?: boolean;
+  severity?: Severity;
 }
 
 export function varint(value: number): number[] {
@@ -39,6 +41,7 @@ export function blockOf(firstSequence: number, lines: readonly (TestLine | strin
     times: new Uint8Array(times),
     channels: new Uint8Array(all.flatMap(({ channel }) => [channel ?? Channel.STDOUT, 1])),
     flags: new Uint8Array(all.flatMap(({ partial }) => [partial ? LineFlag.PARTIAL : 0, 1])),
+    severities: new Uint8Array(all.flatMap(({ severity }) => [severity ?? Severity.UNSPECIFIED, 1])),
   });
   return Object.assign(block, extra);
 }

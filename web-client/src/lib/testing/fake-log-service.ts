@@ -1,7 +1,8 @@
 /** A relay in memory: streams that a test appends to, served over an in-process transport. */
 import { Code, ConnectError, createClient, createRouterTransport } from "@connectrpc/connect";
-import { LogService, type SearchRequest, type TailRequest } from "../../gen/millstream/v1/log_pb";
+import { LogService, Severity, type SearchRequest, type TailRequest } from "../../gen/millstream/v1/log_pb";
 import { StreamState, type StreamEnd } from "../../gen/millstream/v1/stream_pb";
+import { severityOf } from "../markers/severity";
 import type { LogClient } from "../rpc/client";
 import { blockOf, varint, type TestLine } from "./blocks";
 
@@ -94,10 +95,13 @@ export class FakeLogService {
     for (const id of request.streamIds) {
       const hits: TestLine[] = [];
       const sequences: number[] = [];
+      const severities = request.filter?.severities ?? [];
       const regex = request.filter?.regex ? new RegExp(request.filter.regex, "m") : null;
       for (const [sequence, line] of this.#find(Number(id)).lines.entries()) {
         const text = typeof line.text === "string" ? line.text : new TextDecoder().decode(line.text);
         if (regex !== null && !regex.test(text)) continue;
+        if (severities.length > 0 && !severities.includes(line.severity || (severityOf(text) === "error" ? Severity.ERROR : Severity.NONE))) continue;
+        if (hits.length === request.maxHits) break;
         hits.push(line);
         sequences.push(sequence);
       }

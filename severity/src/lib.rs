@@ -1,4 +1,5 @@
-//! How bad a line looks, told by its text alone.
+//! How bad a line looks, told by its text alone: what the relay does when somebody looks at lines of which nobody
+//! said it, and what an agent does where it is told to say it.
 //!
 //! A guess for people who look for trouble in a long log. It prefers to miss a line over crying wolf: a level
 //! that a logger wrote decides; without one, only forms count that tools print when something is wrong, not the
@@ -40,6 +41,16 @@ impl Severity {
             .or_else(|| level(line))
             .or_else(|| phrase(line))
             .unwrap_or(Self::None)
+    }
+}
+
+impl From<Severity> for v1::Severity {
+    fn from(severity: Severity) -> Self {
+        match severity {
+            Severity::None => Self::None,
+            Severity::Warning => Self::Warning,
+            Severity::Error => Self::Error,
+        }
     }
 }
 
