@@ -76,6 +76,28 @@ test("a scope shows its own streams only", async ({ page }) => {
   await expect(page.getByTestId("stream-list")).not.toContainText("core-build");
 });
 
+test("who may only look gets no button that acts", async ({ page, context }) => {
+  relay.agent(
+    "build-9",
+    '[sources.release]\nplugin = "exec"\ncommand = ["sleep", "1000"]\nrun_at_start = false\nstop_with_agent = true\n' +
+      '[control.release]\nallow = ["start", "stop"]\n',
+  );
+  await logIn(page, relay.token("operator", "--role", "operator"));
+  const idle = page.locator("[data-testid=idle-source][data-source=release]");
+  await idle.getByTestId("source-start").click();
+  await expect(idle).toHaveCount(0);
+  const run = page.locator('[data-testid=host][data-host="build-9"] [data-testid=stream-item]').getByRole("link").first();
+  await run.click();
+  await expect(page.getByTestId("run-stop")).toBeVisible();
+  const address = page.url();
+
+  await context.clearCookies();
+  await logIn(page, viewer().token);
+  await page.goto(address);
+  await expect(page.getByTestId("log-view")).toContainText("run-started");
+  await expect(page.getByTestId("run-stop")).toHaveCount(0);
+});
+
 test("a page of somebody else gets nothing through the browser of one who is logged in", async ({ page, context }) => {
   const evil: Server = createServer((_, response) => {
     response.setHeader("content-type", "text/html");

@@ -63,6 +63,31 @@ impl World {
         lines.lines().filter_map(notice).collect()
     }
 
+    /// What the relay's audit says of one action, outcome by outcome, once there are so many.
+    async fn outcomes(&self, action: &str, count: usize) -> Vec<String> {
+        eventually("the audit says what became of it", async || {
+            let audit = self.relay.streams("source=audit").await;
+            let id = audit.first()?.stream_id.to_string();
+            let text = self.cli(&["cat", &id]).await;
+            let outcomes: Vec<String> = text
+                .text()
+                .lines()
+                .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+                .filter(|event| event["event"] == "control-outcome" && event["action"] == action)
+                .map(|event| {
+                    assert!(!event["who"].as_str().unwrap().is_empty(), "{event}");
+                    assert!(
+                        event["from"].as_str().unwrap().starts_with("127.0.0.1:"),
+                        "{event}"
+                    );
+                    event["outcome"].as_str().unwrap().to_owned()
+                })
+                .collect();
+            (outcomes.len() >= count).then_some(outcomes)
+        })
+        .await
+    }
+
     async fn runs(&self) -> Vec<Stream> {
         self.relay.streams("source=nightly").await
     }
@@ -181,6 +206,16 @@ async fn a_build_is_started_stopped_with_its_grandchildren_edited_run_again_and_
     let run = world.run_number(4, |run| run.run.is_some()).await;
     assert_eq!(run.run.unwrap().argv[0], "sh");
     assert_eq!(world.cli(&["stop", "build-1/nightly"]).await.code(), 0);
+    assert_eq!(world.outcomes("stop", 2).await, ["done", "done"]);
+    assert_eq!(world.outcomes("restart", 1).await, ["done"]);
+    assert_eq!(world.outcomes("set_command", 2).await, ["done", "done"]);
+    let starts = world.outcomes("start", 4).await;
+    let refused = |outcome: &String| outcome.contains("runs already");
+    assert_eq!(
+        starts.iter().filter(|outcome| refused(outcome)).count(),
+        1,
+        "{starts:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -207,10 +242,21 @@ async fn what_the_agent_does_not_allow_is_refused_with_the_setting_and_stands_in
             .then_some(())
     })
     .await;
+    for action in ["stop", "restart", "set_command"] {
+        let outcomes = world.outcomes(action, 1).await;
+        assert!(
+            outcomes
+                .iter()
+                .any(|outcome| outcome.contains("[control.nightly]")),
+            "{outcomes:?}"
+        );
+    }
     world.agent.stop().await;
     let away = world.cli(&["stop", &run_id]).await;
     assert_eq!(away.code(), 1);
     assert!(away.stderr.contains("away"), "{}", away.stderr);
+    let outcomes = world.outcomes("stop", 2).await;
+    assert!(outcomes.last().unwrap().contains("is away"), "{outcomes:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -236,6 +282,14 @@ async fn a_command_that_does_not_match_the_pattern_or_was_not_seen_is_refused() 
     let unknown = world.cli(&["start", "build-1/other"]).await;
     assert_eq!(unknown.code(), 1);
     assert!(unknown.stderr.contains("other"), "{}", unknown.stderr);
+    let outcomes = world.outcomes("set_command", 2).await;
+    assert!(
+        outcomes.iter().any(|outcome| outcome.contains("command_pattern")),
+        "{outcomes:?}"
+    );
+    assert!(outcomes.last().unwrap().contains("by now"), "{outcomes:?}");
+    let outcomes = world.outcomes("start", 1).await;
+    assert!(outcomes.last().unwrap().contains("other"), "{outcomes:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

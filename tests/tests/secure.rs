@@ -134,6 +134,82 @@ async fn lines_go_from_a_file_to_the_cli_over_tls_with_tokens() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_watch_a_build_may_not_stop_it() {
+    let installation = Installation::new().await;
+    let dir = installation.dir();
+    let agent_token = installation
+        .token("build-7", &["--role", "agent", "--host", "build-7"])
+        .await;
+    let [viewer, elsewhere, operator, admin] = [
+        installation.token("watcher", &["--role", "viewer"]).await,
+        installation
+            .token("elsewhere", &["--role", "operator", "--scope", "host=build-8"])
+            .await,
+        installation.token("on-call", &["--role", "operator"]).await,
+        installation.token("boss", &["--role", "admin"]).await,
+    ];
+    let config = dir.join("agent.toml");
+    std::fs::write(
+        &config,
+        "[sources.nightly]\nplugin = \"exec\"\ncommand = [\"sleep\", \"1000\"]\nstop_with_agent = true\n\
+         [control.nightly]\nallow = [\"stop\"]\n",
+    )
+    .unwrap();
+    let args = installation.agent_args(&agent_token, &["--config", config.to_str().unwrap()]);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let _agent = Agent::start(dir, installation.relay.url(), "build-7", &args).await;
+    let call = async |token: &Path, args: &[&str]| {
+        let ca = installation.ca.to_str().unwrap();
+        let who = ["--ca", ca, "--token-file", token.to_str().unwrap()];
+        installation.cli(&[&who, args].concat()).await
+    };
+    eventually("it runs, and its agent takes commands", async || {
+        let runs = call(&viewer, &["ls", "runs", "-o", "json"]).await.text();
+        let away = call(&operator, &["start", "build-7/nightly"]).await;
+        (runs.contains("\"live\"") && !away.stderr.contains("away")).then_some(())
+    })
+    .await;
+
+    let refused = call(&viewer, &["stop", "build-7/nightly"]).await;
+    assert_eq!(refused.code(), 1);
+    assert!(refused.stderr.contains("role operator"), "{}", refused.stderr);
+    // Of what is outside of one's scope one does not even learn that it is there.
+    let unseen = call(&elsewhere, &["stop", "build-7/nightly"]).await;
+    assert_eq!(unseen.code(), 1);
+    assert!(unseen.stderr.contains("no agent"), "{}", unseen.stderr);
+    let runs = call(&viewer, &["ls", "runs", "-o", "json"]).await.text();
+    assert!(runs.contains("\"live\""), "it still runs: {runs}");
+    let stopped = call(&operator, &["stop", "build-7/nightly"]).await;
+    assert_eq!(stopped.code(), 0, "{}", stopped.stderr);
+
+    let told = eventually("the audit has each of them", async || {
+        let streams = call(&admin, &["ls", "streams", "source=audit", "-o", "json"])
+            .await
+            .text();
+        let stream: serde_json::Value = serde_json::from_str(streams.lines().next()?).unwrap();
+        let text = call(&admin, &["cat", &stream["stream"].to_string()]).await.text();
+        text.contains("\"outcome\":\"done\"").then_some(text)
+    })
+    .await;
+    let line = |words: &[&str]| {
+        told.lines()
+            .any(|line| words.iter().all(|word| line.contains(word)))
+    };
+    assert!(
+        line(&["\"refused\"", "ControlService/Stop", "watcher", "role operator"]),
+        "{told}"
+    );
+    assert!(
+        line(&["\"control-outcome\"", "\"stop\"", "elsewhere", "no agent"]),
+        "{told}"
+    );
+    assert!(
+        line(&["\"control-outcome\"", "\"stop\"", "on-call", "\"done\""]),
+        "{told}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_build_does_not_get_the_agents_token() {
     let installation = Installation::new().await;
     let dir = installation.dir();

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::Access;
 use crate::core::CoreParts;
 use crate::own_stream::OwnStream;
 
@@ -65,6 +66,19 @@ pub(crate) enum Event {
         from: String,
         call: String,
     },
+    /// What became of it.
+    ControlOutcome {
+        who: String,
+        from: String,
+        action: &'static str,
+        /// `AGENT/SOURCE`, or `run RUN`.
+        target: String,
+        /// The new command's words, when there is one.
+        #[serde(skip_serializing_if = "String::is_empty")]
+        command: String,
+        /// `done`, or why not.
+        outcome: String,
+    },
     /// A caller was not let in or may not do that.
     Refused {
         who: String,
@@ -88,6 +102,33 @@ pub(crate) enum Event {
 pub(crate) struct Audit {
     queue: mpsc::Sender<Event>,
     dropped: Arc<AtomicU64>,
+}
+
+/// A call that acts on build hosts is given this, to say what became of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Trail {
+    pub(super) audit: Audit,
+    pub(super) from: String,
+}
+
+impl Trail {
+    pub(crate) fn controlled(
+        &self,
+        access: &Access,
+        action: &'static str,
+        target: &str,
+        command: &str,
+        outcome: &str,
+    ) {
+        self.audit.tell(Event::ControlOutcome {
+            who: access.who().to_owned(),
+            from: self.from.clone(),
+            action,
+            target: shortened(target),
+            command: shortened(command),
+            outcome: shortened(outcome),
+        });
+    }
 }
 
 /// The other end; [`AuditQueue::write`] runs for as long as the relay does.

@@ -15,7 +15,7 @@ use tonic::{Code, Status};
 use tower::Service;
 
 use super::access::Refusal;
-use super::audit::{self, Audit, Event};
+use super::audit::{self, Audit, Event, Trail};
 use super::authority::Authority;
 use super::cut::{CutBody, CutEnd};
 use super::{Role, Rule, rules};
@@ -67,6 +67,7 @@ where
             let access = decide(&self.authority, rule, &parts)?;
             if let (Rule::Needs(Role::Operator | Role::Admin), Some(access)) = (rule, &access) {
                 report.control(access);
+                parts.extensions.insert(report.trail());
             }
             Ok(access)
         });
@@ -127,6 +128,13 @@ impl Report {
             from: self.from.clone(),
             call: self.call.clone(),
         });
+    }
+
+    fn trail(&self) -> Trail {
+        Trail {
+            audit: self.audit.clone(),
+            from: self.from.clone(),
+        }
     }
 
     /// What does not exist is no refusal.

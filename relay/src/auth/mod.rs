@@ -32,7 +32,7 @@ pub use rules::Rule;
 pub use secret::NoRandomness;
 pub use token_file::{NewToken, TOKEN_PREFIX, Token, TokenError, TokenFile};
 
-pub(crate) use audit::{Audit, AuditQueue, Event, from};
+pub(crate) use audit::{Audit, AuditQueue, Event, Trail, from};
 pub(crate) use authority::{AuthOptions, Authority};
 pub(crate) use guard::{Guard, Side};
 pub(crate) use origin::WebPolicy;

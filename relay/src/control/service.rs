@@ -1,5 +1,6 @@
 //! `ControlService`: finds the agent, sends the command, returns its answer.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use millstream_proto::v1::{self, CommandAction, RefusalKind};
 use tonic::{Request, Response, Status};
 
 use super::attached::NoAnswer;
-use crate::auth::Access;
+use crate::auth::{Access, Trail};
 use crate::core::CoreParts;
 
 /// Longest that an agent may take: the stop ladder needs 10 s, and a little for a tree that dies slowly.
@@ -23,6 +24,38 @@ pub(crate) struct ControlApi {
     pub(crate) parts: Arc<CoreParts>,
 }
 
+/// Who asks, and where it is written down.
+struct Caller {
+    access: Arc<Access>,
+    /// None: nobody is asked who they are, not even for the audit (tests of the core).
+    trail: Option<Trail>,
+}
+
+impl Caller {
+    fn of<T>(request: &Request<T>) -> Result<Self, Status> {
+        Ok(Self {
+            access: Access::of(request)?,
+            trail: request.extensions().get::<Trail>().cloned(),
+        })
+    }
+}
+
+/// What a command is to act on, in the caller's words.
+enum Wanted {
+    Source(Option<v1::SourceTarget>),
+    Run(String),
+}
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Source(Some(target)) => write!(f, "{}/{}", target.agent_id, target.source),
+            Self::Source(None) => f.write_str("nothing"),
+            Self::Run(run_id) => write!(f, "run {run_id}"),
+        }
+    }
+}
+
 /// What a command acts on, looked up and within the caller's scope.
 struct Target {
     agent_id: String,
@@ -34,21 +67,21 @@ struct Target {
 #[tonic::async_trait]
 impl v1::control_service_server::ControlService for ControlApi {
     async fn start(&self, request: Request<v1::StartRequest>) -> Result<Response<v1::StartResponse>, Status> {
-        let access = Access::of(&request)?;
-        let target = self.source(&access, request.into_inner().target)?;
-        let result = self.ask(&access, target, CommandAction::Start, |_| {}).await?;
+        let caller = Caller::of(&request)?;
+        let wanted = Wanted::Source(request.into_inner().target);
+        let result = self.ask(&caller, wanted, CommandAction::Start, |_| {}).await?;
         Ok(Response::new(v1::StartResponse { run: result.run }))
     }
 
     async fn stop(&self, request: Request<v1::StopRequest>) -> Result<Response<v1::StopResponse>, Status> {
         use v1::stop_request::Target as Wire;
-        let access = Access::of(&request)?;
-        let target = match request.into_inner().target {
-            Some(Wire::RunId(run_id)) => self.run(&access, run_id)?,
-            Some(Wire::Source(source)) => self.source(&access, Some(source))?,
-            None => self.source(&access, None)?,
+        let caller = Caller::of(&request)?;
+        let wanted = match request.into_inner().target {
+            Some(Wire::RunId(run_id)) => Wanted::Run(run_id),
+            Some(Wire::Source(source)) => Wanted::Source(Some(source)),
+            None => Wanted::Source(None),
         };
-        let result = self.ask(&access, target, CommandAction::Stop, |_| {}).await?;
+        let result = self.ask(&caller, wanted, CommandAction::Stop, |_| {}).await?;
         Ok(Response::new(v1::StopResponse { end: result.end }))
     }
 
@@ -57,14 +90,14 @@ impl v1::control_service_server::ControlService for ControlApi {
         request: Request<v1::RestartRequest>,
     ) -> Result<Response<v1::RestartResponse>, Status> {
         use v1::restart_request::Target as Wire;
-        let access = Access::of(&request)?;
-        let target = match request.into_inner().target {
+        let caller = Caller::of(&request)?;
+        let wanted = match request.into_inner().target {
             // A run that is over can be run again too: restart is of its source then.
-            Some(Wire::RunId(run_id)) => self.run(&access, run_id)?,
-            Some(Wire::Source(source)) => self.source(&access, Some(source))?,
-            None => self.source(&access, None)?,
+            Some(Wire::RunId(run_id)) => Wanted::Run(run_id),
+            Some(Wire::Source(source)) => Wanted::Source(Some(source)),
+            None => Wanted::Source(None),
         };
-        let result = self.ask(&access, target, CommandAction::Restart, |_| {}).await?;
+        let result = self.ask(&caller, wanted, CommandAction::Restart, |_| {}).await?;
         Ok(Response::new(v1::RestartResponse { run: result.run }))
     }
 
@@ -72,17 +105,17 @@ impl v1::control_service_server::ControlService for ControlApi {
         &self,
         request: Request<v1::SetCommandRequest>,
     ) -> Result<Response<v1::SetCommandResponse>, Status> {
-        let access = Access::of(&request)?;
+        let caller = Caller::of(&request)?;
         let request = request.into_inner();
         for argv in [&request.argv, &request.expected_argv] {
             check_argv(argv)?;
         }
-        let target = self.source(&access, request.target)?;
+        let wanted = Wanted::Source(request.target);
         let fill = |command: &mut v1::Command| {
             command.argv = request.argv;
             command.expected_argv = request.expected_argv;
         };
-        let result = self.ask(&access, target, CommandAction::SetCommand, fill).await?;
+        let result = self.ask(&caller, wanted, CommandAction::SetCommand, fill).await?;
         Ok(Response::new(v1::SetCommandResponse {
             previous_argv: result.previous_argv,
         }))
@@ -131,28 +164,57 @@ impl ControlApi {
         })
     }
 
+    /// Sends the command, and writes down who asked for what, and what became of it.
     async fn ask(
         &self,
-        access: &Access,
-        target: Target,
+        caller: &Caller,
+        wanted: Wanted,
         action: CommandAction,
         fill: impl FnOnce(&mut v1::Command),
     ) -> Result<v1::CommandResult, Status> {
+        let described = wanted.to_string();
+        let mut command = v1::Command {
+            action: action.into(),
+            principal: caller.access.who().to_owned(),
+            ..v1::Command::default()
+        };
+        fill(&mut command);
+        let argv = command.argv.join(" ");
+        let outcome = match self.target(&caller.access, wanted) {
+            Ok(target) => self.ask_agent(target, command).await,
+            Err(refused) => Err(refused),
+        };
+        let outcome_text = outcome.as_ref().map_or_else(Status::message, |_| "done");
+        tracing::info!(
+            principal = caller.access.who(),
+            action = verb(action),
+            target = described,
+            outcome = outcome_text,
+            "control"
+        );
+        if let Some(trail) = &caller.trail {
+            trail.controlled(&caller.access, verb(action), &described, &argv, outcome_text);
+        }
+        outcome
+    }
+
+    fn target(&self, access: &Access, wanted: Wanted) -> Result<Target, Status> {
+        match wanted {
+            Wanted::Source(target) => self.source(access, target),
+            Wanted::Run(run_id) => self.run(access, run_id),
+        }
+    }
+
+    async fn ask_agent(&self, target: Target, mut command: v1::Command) -> Result<v1::CommandResult, Status> {
         let Target {
             agent_id,
             source,
             run_id,
         } = target;
-        let mut command = v1::Command {
-            action: action.into(),
-            source: source.clone(),
-            run_id,
-            principal: access.who().to_owned(),
-            ..v1::Command::default()
-        };
-        fill(&mut command);
+        command.source = source;
+        command.run_id = run_id;
         let answer = tokio::time::timeout(ANSWER_TIMEOUT, self.parts.attached.ask(&agent_id, command)).await;
-        let outcome = match answer {
+        match answer {
             Ok(Ok(result)) => refusal(result),
             Ok(Err(NoAnswer::Away)) => Err(Status::unavailable(format!(
                 "agent {agent_id} is away, so nothing was done; the command is not kept for later"
@@ -168,17 +230,7 @@ impl ControlApi {
                 "agent {agent_id} did not answer within {} s; it may still do it, look at the run",
                 ANSWER_TIMEOUT.as_secs()
             ))),
-        };
-        let outcome_text = outcome.as_ref().map_or_else(Status::message, |_| "done");
-        tracing::info!(
-            principal = access.who(),
-            action = verb(action),
-            agent = agent_id,
-            source,
-            outcome = outcome_text,
-            "control"
-        );
-        outcome
+        }
     }
 }
 

@@ -11,6 +11,8 @@ import { binary } from "./binaries.ts";
 const READY = "millstream-relay listening on ";
 
 export class TestRelay {
+  readonly #agents: ChildProcess[] = [];
+
   private constructor(
     private readonly process: ChildProcess,
     readonly directory: string,
@@ -70,7 +72,24 @@ export class TestRelay {
     );
   }
 
+  /** An agent of the host, with a configuration; ended with the relay. */
+  agent(host: string, config: string): void {
+    const tokenFile = join(this.directory, `${host}.token`);
+    writeFileSync(tokenFile, this.token(`agent-${host}`, "--role", "agent", "--scope", "host"));
+    const configFile = join(this.directory, `${host}.toml`);
+    writeFileSync(configFile, config);
+    const ca = join(this.directory, "relay/certs/ca.pem");
+    const args = ["--relay", this.url, "--ca", ca, "--token-file", tokenFile, "--data-dir", join(this.directory, host), "--config", configFile];
+    const env = { ...process.env, MILLSTREAM_HOST: host, MILLSTREAM_LOG: "error" };
+    this.#agents.push(spawn(binary("millstream-agent"), args, { stdio: ["ignore", "ignore", "inherit"], env }));
+  }
+
   async stop(): Promise<void> {
+    for (const agent of this.#agents) {
+      if (agent.exitCode !== null || agent.signalCode !== null) continue;
+      agent.kill("SIGTERM");
+      await once(agent, "exit");
+    }
     if (this.process.exitCode === null && this.process.signalCode === null) {
       this.process.kill("SIGTERM");
       await once(this.process, "exit");

@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { fetchSession, logIn, parseSession } from "./session";
+import { fetchSession, logIn, mayControl, parseSession } from "./session";
 
 afterEach(() => vi.unstubAllGlobals());
 
@@ -21,6 +21,12 @@ describe("the session", () => {
     for (const answer of [null, 1, "x", [], {}, { warnings: 1, user: "x", login_needed: "yes" }]) {
       expect(parseSession(answer)).toEqual({ loginNeeded: false, user: null, warnings: [] });
     }
+  });
+
+  it("lets operators and admins act, and everybody where nobody is asked", () => {
+    const may = (role: string | null) =>
+      mayControl(parseSession({ user: role === null ? null : { name: "x", role, scope: "" } }));
+    expect(["viewer", "agent", "", "operator", "admin", null].map(may)).toEqual([false, false, false, true, true, true]);
   });
 
   it("says in the relay's own words why nobody was let in", async () => {

@@ -8,6 +8,11 @@ export interface Session {
   readonly warnings: readonly string[];
 }
 
+/** Whether the person may start and stop builds: an operator, an admin, or anybody where nobody is asked. */
+export function mayControl({ user }: Session): boolean {
+  return user === null || user.role === "operator" || user.role === "admin";
+}
+
 const PATH = "/api/session";
 
 /** Throws with a sentence when the relay cannot be asked. */
