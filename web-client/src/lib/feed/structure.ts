@@ -5,6 +5,7 @@
 import { Severity } from "../../gen/millstream/v1/log_pb";
 import type { Line } from "../block/lines";
 import { Folds } from "../markers/folds";
+import { interestingLines } from "../markers/likely";
 import { Outline, type Group } from "../markers/outline";
 import { CANDIDATES, MarkerParser } from "../markers/parser";
 import { ERROR_LINES } from "../markers/severity";
@@ -22,7 +23,6 @@ const MAX_WAITING = 50_000;
 const bytesAsText = new TextDecoder("windows-1252");
 const decoder = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
 const markers = new RegExp(CANDIDATES, "m");
-const interesting = new RegExp(`${CANDIDATES}|${ERROR_LINES}`, "gm");
 
 export class Structure {
   readonly outline = new Outline();
@@ -66,7 +66,7 @@ export class Structure {
     if (first === undefined || last === undefined || first.source !== last.source) return;
     const base = first.start;
     const text = bytesAsText.decode(first.source.subarray(base, last.end));
-    let at = 0;
+    const spans = lines.map((line) => ({ start: line.start - base, end: line.end - base }));
     let untold = 0;
     /** Lines before it that are errors because their agent says so, whatever their text. */
     const told = (before: number): void => {
@@ -75,14 +75,9 @@ export class Structure {
         if (line?.severity === Severity.ERROR) this.#arrive(line);
       }
     };
-    interesting.lastIndex = 0;
-    for (let match = interesting.exec(text); match !== null; match = interesting.exec(text)) {
-      // A match may begin with the newline before its line.
-      const end = base + interesting.lastIndex - 1;
-      while (at < lines.length - 1 && (lines[at]?.end ?? 0) < end) at += 1;
+    for (const at of interestingLines(text, spans)) {
       const line = lines[at];
       if (line === undefined) break;
-      interesting.lastIndex = Math.max(interesting.lastIndex, line.end - base + 1);
       told(at);
       untold = at + 1;
       this.#arrive(line);
