@@ -62,7 +62,9 @@ fn main() -> ExitCode {
         tracing::warn!("{warning}");
     }
     if matches!(cli.command, Some(Command::CheckConfig)) {
-        println!("the configuration is valid: {} sources", settings.sources.len());
+        let count = settings.sources.len();
+        let sources = if count == 1 { "source" } else { "sources" };
+        println!("the configuration is valid: {count} {sources}");
         return ExitCode::SUCCESS;
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
