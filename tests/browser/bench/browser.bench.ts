@@ -103,8 +103,10 @@ async function follow(): Promise<void> {
       await page.goto(await system.page(100));
       await page.waitForFunction((rows) => document.querySelectorAll(rows).length > 10, system.rows);
       await startSampling(page, system.rows);
+      const fromMs = Date.now();
       await write(file, rate, rate * SECONDS);
-      results.push([system.name, crashed ? null : await takeSamples(page).then(measure).catch(() => null)]);
+      const samples = crashed ? null : await takeSamples(page).catch(() => null);
+      results.push([system.name, samples && measure(samples, fromMs)]);
       await system.stop();
       rmSync(file);
     }

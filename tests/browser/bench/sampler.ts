@@ -52,13 +52,16 @@ export interface Measures {
   readonly p99Ms: number;
 }
 
-/** Latency of all lines between the newest ones of two frames, which are painted (or skipped) together. */
-export function measure({ frames, longTasks }: Samples): Measures {
+/**
+ * Latency of all lines between the newest ones of two frames, which are painted (or skipped) together. Lines are written
+ * steadily from `fromMs` on, milliseconds since the Unix epoch; the quiet before it counts for nothing.
+ */
+export function measure({ frames, longTasks }: Samples, fromMs: number): Measures {
   const latencies: number[] = [];
-  let before = 0;
+  let before = fromMs;
   for (const [paintedMs, stampMs] of frames) {
-    if (before > 0) for (let writtenMs = before + 1; writtenMs <= stampMs; writtenMs += 1) latencies.push(paintedMs - writtenMs);
-    if (stampMs > 0) before = stampMs;
+    for (let writtenMs = before + 1; writtenMs <= stampMs; writtenMs += 1) latencies.push(paintedMs - writtenMs);
+    before = Math.max(before, stampMs);
   }
   latencies.sort((a, b) => a - b);
   const at = (fraction: number): number => latencies[Math.min(latencies.length - 1, Math.floor(fraction * latencies.length))] ?? NaN;
