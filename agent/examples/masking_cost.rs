@@ -80,6 +80,10 @@ fn main() -> Result<(), Failure> {
                 "[mask]\nfiles = {names:?}\n{source}join = {{ indent = true }}\ndrop = [{{ pattern = 'healthz' }}]\n"
             ),
         },
+        Kind {
+            name: "nothing; `severity = \"auto\"`",
+            config: format!("[mask]\ncommands = false\n{source}severity = \"auto\"\n"),
+        },
     ];
     for compress in [true, false] {
         let mut seconds = vec![Vec::new(); kinds.len()];

@@ -32,7 +32,7 @@ pub use shape::{DropRule, DropSettings, JoinRules, JoinSettings, ShapeSettings};
 
 use lift::Lifter;
 use mask::{Item, Masker};
-use shape::Shaper;
+use shape::{Shaped, Shaper};
 
 /// Where a checkpoint comes from.
 #[derive(Debug, Clone)]
@@ -134,20 +134,23 @@ impl Edge {
         let masker = &mut self.masker;
         match (&mut self.shaper, masker) {
             (Some(shaper), masker) => {
-                shaper.take(text, channel, time_unix_us, checkpoint_after, &mut |item| {
-                    pass_on(masker, item, sink);
-                });
-            }
-            (None, Some(masker)) => masker.take(text, channel, time_unix_us, checkpoint_after, sink),
-            (None, None) => {
-                let out = Out {
+                shaper.take(
                     text,
                     channel,
                     time_unix_us,
-                    at: At::Piece(0),
-                };
-                sink(out, checkpoint_after);
+                    checkpoint_after,
+                    &mut |shaped, more| match shaped {
+                        Shaped::Record(item) => pass_on(masker, item, sink),
+                        Shaped::Stretch(range) => {
+                            let start = range.start;
+                            let text = &text[range];
+                            let more = &mut |at: usize| more(start + at);
+                            pass_stretch(masker, text, channel, time_unix_us, more, sink);
+                        }
+                    },
+                );
             }
+            (None, masker) => pass_stretch(masker, text, channel, time_unix_us, checkpoint_after, sink),
         }
     }
 
@@ -222,6 +225,27 @@ fn look(
     if let Some(lifter) = lifter {
         lifter.look(&out);
     }
+    sink(out, checkpoint_after);
+}
+
+/// Text of the present piece to the masker, or out.
+fn pass_stretch(
+    masker: &mut Option<Masker>,
+    text: &[u8],
+    channel: Channel,
+    time_unix_us: i64,
+    checkpoint_after: &mut dyn FnMut(usize) -> Bytes,
+    sink: &mut Sink<'_>,
+) {
+    if let Some(masker) = masker {
+        return masker.take(text, channel, time_unix_us, checkpoint_after, sink);
+    }
+    let out = Out {
+        text,
+        channel,
+        time_unix_us,
+        at: At::Piece(0),
+    };
     sink(out, checkpoint_after);
 }
 

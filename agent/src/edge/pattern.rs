@@ -36,6 +36,10 @@ impl LinePattern {
         Ok(Self { regex, finder })
     }
 
+    pub(super) fn as_str(&self) -> &str {
+        self.regex.as_str()
+    }
+
     /// `line` is without its `\n`.
     pub(super) fn is_match(&self, line: &[u8]) -> bool {
         self.regex.is_match(line)

@@ -6,6 +6,9 @@ use memchr::memmem;
 const GITHUB: &[u8] = b"::add-mask::";
 const AZURE: &[u8] = b"##vso[task.set";
 
+/// What every command begins with.
+pub(super) const MARKERS: [&[u8]; 2] = [GITHUB, AZURE];
+
 /// A command that is not complete is waited for, up to so much of a line.
 pub(super) const MAX_COMMAND_BYTES: usize = 64 << 10;
 
@@ -13,7 +16,7 @@ pub(super) const MAX_COMMAND_BYTES: usize = 64 << 10;
 /// the text.
 pub(super) fn values(clean: &[u8]) -> Vec<Vec<u8>> {
     let mut values = Vec::new();
-    for marker in [GITHUB, AZURE] {
+    for marker in MARKERS {
         for at in memmem::find_iter(clean, marker) {
             let line_start = memchr::memrchr(b'\n', &clean[..at]).map_or(0, |newline| newline + 1);
             if !clean[line_start..at].trim_ascii().is_empty() {
@@ -32,7 +35,7 @@ pub(super) fn may_become_one(clean_line: &[u8]) -> bool {
     let line = clean_line.trim_ascii_start();
     !line.is_empty()
         && clean_line.len() < MAX_COMMAND_BYTES
-        && [GITHUB, AZURE]
+        && MARKERS
             .iter()
             .any(|marker| line.starts_with(marker) || marker.starts_with(line))
 }
@@ -40,7 +43,7 @@ pub(super) fn may_become_one(clean_line: &[u8]) -> bool {
 /// It is one already, and what it hides may be on the line.
 pub(super) fn is_one(clean_line: &[u8]) -> bool {
     let line = clean_line.trim_ascii_start();
-    [GITHUB, AZURE].iter().any(|marker| line.starts_with(marker))
+    MARKERS.iter().any(|marker| line.starts_with(marker))
 }
 
 fn value(line: &[u8]) -> Option<Vec<u8>> {

@@ -12,6 +12,7 @@ mod commands;
 mod scan;
 mod secrets;
 mod settings;
+mod sieve;
 mod strip;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -448,7 +449,13 @@ impl Masker {
         sink: &mut Sink<'_>,
         checkpoint_after: &mut dyn FnMut(usize) -> Bytes,
     ) -> Scan {
-        for value in self.scanner.commands(text, at_line_start, last) {
+        let suspicion = self.scanner.suspect(text);
+        let values = if suspicion.commands {
+            self.scanner.commands(text, at_line_start, last)
+        } else {
+            Vec::new()
+        };
+        for value in values {
             if let Some(problem) = self.add(&value) {
                 let line = format!("mask-refused: {problem}\n");
                 let out = Out {
@@ -460,7 +467,7 @@ impl Masker {
                 sink(out, checkpoint_after);
             }
         }
-        self.scanner.scan(text, context, at_line_start, last)
+        self.scanner.scan(text, suspicion, context, at_line_start, last)
     }
 
     /// From now on this value is masked in this stream. `Some`: why not.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::commands;
 use super::secrets::Secrets;
+use super::sieve::Suspicion;
 use super::strip::Clean;
 
 /// What stands for a secret.
@@ -23,7 +24,7 @@ pub(super) struct Cut {
 }
 
 /// What was found, in places of the text.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Scan {
     /// In order, not overlapping.
     pub(super) cuts: Vec<Cut>,
@@ -67,6 +68,15 @@ impl Scanner {
         }
     }
 
+    /// What a text may hold; what it cannot hold needs no closer look.
+    pub(super) fn suspect(&self, text: &[u8]) -> Suspicion {
+        if self.obeys_commands || self.secrets.has_forms() {
+            self.secrets.sieve.look(text)
+        } else {
+            Suspicion::NONE
+        }
+    }
+
     /// The values that complete lines of the text ask to mask.
     pub(super) fn commands(&self, text: &[u8], at_line_start: bool, last: bool) -> Vec<Vec<u8>> {
         if !self.obeys_commands {
@@ -95,14 +105,22 @@ impl Scanner {
     }
 
     /// The first `context` bytes went out before.
-    pub(super) fn scan(&self, text: &[u8], context: usize, at_line_start: bool, last: bool) -> Scan {
-        VIEWS.with_borrow_mut(|views| self.scan_with(views, text, context, at_line_start, last))
+    pub(super) fn scan(
+        &self,
+        text: &[u8],
+        suspicion: Suspicion,
+        context: usize,
+        at_line_start: bool,
+        last: bool,
+    ) -> Scan {
+        VIEWS.with_borrow_mut(|views| self.scan_with(views, text, suspicion, context, at_line_start, last))
     }
 
     fn scan_with(
         &self,
         views: &mut Views,
         text: &[u8],
+        suspicion: Suspicion,
         context: usize,
         at_line_start: bool,
         last: bool,
@@ -111,13 +129,18 @@ impl Scanner {
             live_from: text.len(),
             ..Scan::default()
         };
-        let has_escapes = memchr::memchr(0x1b, text).is_some();
         if !self.secrets.patterns.is_empty() {
+            let has_escapes = memchr::memchr(0x1b, text).is_some();
             if has_escapes {
                 views.lines.fill(text, false);
             }
             let seen: &[u8] = if has_escapes { &views.lines.text } else { text };
-            for pattern in &self.secrets.patterns {
+            let patterns = if self.secrets.patterns_may_match(seen) {
+                &self.secrets.patterns[..]
+            } else {
+                &[]
+            };
+            for pattern in patterns {
                 for found in pattern.find_iter(seen).filter(|found| !found.is_empty()) {
                     if has_escapes {
                         scan.cut(&views.lines, found.range(), context);
@@ -132,17 +155,22 @@ impl Scanner {
             }
         }
         if self.secrets.has_forms() {
-            views.joined.fill(text, true);
-            for found in self.secrets.find(&views.joined.text) {
-                scan.cut(&views.joined, found, context);
-            }
+            let start = if suspicion.secrets {
+                views.joined.fill(text, true);
+                for found in self.secrets.find(&views.joined.text) {
+                    scan.cut(&views.joined, found, context);
+                }
+                0
+            } else {
+                views.joined.fill_end(text, self.secrets.longest_beginning())
+            };
             if let Some((place, strong)) = self.secrets.live_tail(&views.joined.text) {
-                scan.live_from = views.joined.original(place);
+                scan.live_from = start + views.joined.original(place);
                 scan.strong = strong;
             }
         }
         if text.last() != Some(&b'\n') {
-            self.look_at_open_line(views, text, at_line_start, has_escapes, &mut scan);
+            self.look_at_open_line(views, text, at_line_start, &mut scan);
         }
         tidy(&mut scan.cuts);
         if last {
@@ -154,18 +182,12 @@ impl Scanner {
         scan
     }
 
-    fn look_at_open_line(
-        &self,
-        views: &mut Views,
-        text: &[u8],
-        at_line_start: bool,
-        has_escapes: bool,
-        scan: &mut Scan,
-    ) {
+    fn look_at_open_line(&self, views: &mut Views, text: &[u8], at_line_start: bool, scan: &mut Scan) {
         let start = memchr::memrchr(b'\n', text).map_or(0, |newline| newline + 1);
         let line = &text[start..];
         let is_whole = start > 0 || at_line_start;
         if self.obeys_commands && is_whole {
+            let has_escapes = memchr::memchr(0x1b, line).is_some();
             if has_escapes {
                 views.lines.fill(line, false);
             }

@@ -8,6 +8,8 @@ use base64::alphabet;
 use base64::engine::{GeneralPurpose, general_purpose::NO_PAD};
 use regex::bytes::Regex;
 
+use super::sieve::Sieve;
+
 /// Shorter values are refused: masking every `abc` would hide nothing and break everything.
 pub(super) const MIN_SECRET_BYTES: usize = 6;
 
@@ -23,15 +25,24 @@ pub(super) struct Secrets {
     /// Sorted; without line ends, as the text that they are compared with.
     forms: Vec<Vec<u8>>,
     finder: Option<AhoCorasick>,
+    /// Says where none is.
+    pub(super) sieve: Sieve,
     /// Bytes with which a form begins.
     first: Box<[bool; 256]>,
     longest: usize,
     pub(super) patterns: Vec<Regex>,
+    /// All of them in one; `None`: there is one, or they cannot be put together.
+    any_pattern: Option<Regex>,
 }
 
 impl Secrets {
     pub(super) fn new(values: &BTreeSet<Vec<u8>>, patterns: Vec<Regex>) -> Self {
-        let forms: BTreeSet<Vec<u8>> = values.iter().flat_map(|value| forms(value)).collect();
+        let by_value: Vec<Vec<Vec<u8>>> = values
+            .iter()
+            .map(|value| forms(value).into_iter().collect())
+            .collect();
+        let sieve = Sieve::new(&by_value);
+        let forms: BTreeSet<Vec<u8>> = by_value.into_iter().flatten().collect();
         let forms: Vec<Vec<u8>> = forms.into_iter().collect();
         let mut first = Box::new([false; 256]);
         for form in &forms {
@@ -52,7 +63,9 @@ impl Secrets {
             longest: forms.iter().map(Vec::len).max().unwrap_or(0),
             forms,
             finder,
+            sieve,
             first,
+            any_pattern: any_of(&patterns),
             patterns,
         }
     }
@@ -63,6 +76,16 @@ impl Secrets {
 
     pub(super) fn has_forms(&self) -> bool {
         !self.forms.is_empty()
+    }
+
+    /// Some pattern may match.
+    pub(super) fn patterns_may_match(&self, text: &[u8]) -> bool {
+        self.any_pattern.as_ref().is_none_or(|any| any.is_match(text))
+    }
+
+    /// So many bytes at the end of a text may be the beginning of a secret.
+    pub(super) fn longest_beginning(&self) -> usize {
+        self.longest.saturating_sub(1)
     }
 
     /// Where secrets are in a clean text.
@@ -76,7 +99,7 @@ impl Secrets {
     /// Where the end of a clean text may be the beginning of a secret: the first such place, and whether it is so
     /// much of one that it must not be shown.
     pub(super) fn live_tail(&self, clean: &[u8]) -> Option<(usize, bool)> {
-        let from = clean.len().saturating_sub(self.longest.saturating_sub(1));
+        let from = clean.len().saturating_sub(self.longest_beginning());
         let mut lives = (from..clean.len())
             .filter(|at| self.first[usize::from(clean[*at])])
             .filter_map(|at| {
@@ -94,6 +117,16 @@ impl Secrets {
         let (first, first_is_strong) = lives.next()?;
         Some((first, first_is_strong || lives.any(|(_, is_strong)| is_strong)))
     }
+}
+
+fn any_of(patterns: &[Regex]) -> Option<Regex> {
+    let all: Vec<String> = patterns
+        .iter()
+        .map(|pattern| format!("(?:{})", pattern.as_str()))
+        .collect();
+    (patterns.len() > 1)
+        .then(|| Regex::new(&all.join("|")).ok())
+        .flatten()
 }
 
 /// Why a value is not taken.

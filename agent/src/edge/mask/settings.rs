@@ -13,6 +13,7 @@ use tracing::warn;
 
 use super::scan::Scanner;
 use super::secrets::{MAX_SECRET_BYTES, MIN_SECRET_BYTES, Refused, Secrets, values};
+use super::sieve::Suspicion;
 
 const MAX_PATTERNS: usize = 64;
 const PATTERN_BYTES: usize = 1 << 20;
@@ -129,7 +130,8 @@ impl MaskSettings {
     /// Masks a text that is told whole.
     pub(crate) fn mask(&self, text: &mut String) {
         if !self.secrets.is_empty() {
-            let scan = Scanner::new(Arc::clone(&self.secrets), false).scan(text.as_bytes(), 0, true, true);
+            let scanner = Scanner::new(Arc::clone(&self.secrets), false);
+            let scan = scanner.scan(text.as_bytes(), Suspicion::ALL, 0, true, true);
             let masked = scan.masked(text.as_bytes(), 0..text.len());
             *text = String::from_utf8_lossy(&masked).into_owned();
         }

@@ -31,12 +31,27 @@ impl Clean {
             }
             at += visible;
             if at < original.len() {
-                at += if original[at] == 0x1b {
-                    escape_length(&original[at..])
-                } else {
-                    1
-                };
+                at += hidden_length(&original[at..]);
             }
+        }
+    }
+
+    /// The same with the end of a text, as of the beginning of a line: at least so many visible bytes, or all there
+    /// are. Returns where it begins.
+    pub(super) fn fill_end(&mut self, original: &[u8], visible_bytes: usize) -> usize {
+        let mut bytes = visible_bytes.max(1);
+        loop {
+            // No sequence goes on behind the end of a line.
+            let start = original
+                .len()
+                .checked_sub(bytes)
+                .and_then(|at| memchr::memrchr(b'\n', &original[..at]))
+                .map_or(0, |newline| newline + 1);
+            self.fill(&original[start..], true);
+            if start == 0 || self.text.len() >= visible_bytes {
+                return start;
+            }
+            bytes *= 2;
         }
     }
 
@@ -45,6 +60,14 @@ impl Clean {
         let index = self.stretches.partition_point(|(clean, _)| *clean <= place);
         let (clean, original) = self.stretches[index - 1];
         original + place - clean
+    }
+}
+
+/// Length of what is hidden at the front of a text: a line end, or an escape sequence.
+pub(super) fn hidden_length(text: &[u8]) -> usize {
+    match text {
+        [0x1b, ..] => escape_length(text),
+        _ => 1,
     }
 }
 

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::super::mask::Item;
+use super::{Checkpoints, Lines, Out, Shaped};
 
 /// A record stays far below the limit of a line.
 const MAX_RECORD_BYTES: usize = 512 << 10;
@@ -91,6 +92,21 @@ struct Open {
     since: Instant,
 }
 
+impl Open {
+    fn fits(&self, line: &[u8], settings: &JoinSettings) -> bool {
+        self.item.text.len() + settings.separator.len() + line.len() < MAX_RECORD_BYTES
+            && self.lines < settings.max_lines
+    }
+
+    fn add(&mut self, line: &[u8], settings: &JoinSettings) {
+        self.item.text.pop();
+        self.item.text.extend_from_slice(&settings.separator);
+        self.item.text.extend_from_slice(line);
+        self.item.text.push(b'\n');
+        self.lines += 1;
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Joiner {
     settings: Arc<JoinSettings>,
@@ -106,6 +122,81 @@ impl Joiner {
         self.open.is_some()
     }
 
+    /// Whole lines of a piece: lines that are records of their own go out as they are, stretch by stretch; the last
+    /// one waits for what follows it.
+    pub(super) fn take_lines(&mut self, lines: &Lines<'_>, more: &mut Checkpoints<'_>, out: &mut Out<'_>) {
+        let text = &lines.text[..lines.range.end];
+        let line_end =
+            |at: usize| memchr::memchr(b'\n', &text[at..]).map_or(text.len(), |newline| at + newline + 1);
+        let mut at = lines.range.start;
+        while at < text.len() {
+            at = self.take_continuing(lines, at, more);
+            if at == text.len() {
+                return;
+            }
+            self.flush(&mut |record| out(Shaped::Record(record), more));
+            let start = at;
+            loop {
+                let end = line_end(at);
+                let may_go_on = end == text.len() || self.settings.continues(&text[end..line_end(end) - 1]);
+                if may_go_on && end - at <= MAX_RECORD_BYTES {
+                    if start < at {
+                        out(Shaped::Stretch(start..at), more);
+                    }
+                    let item = Item {
+                        channel: lines.channel,
+                        text: text[at..end].to_vec(),
+                        time_unix_us: lines.time_unix_us,
+                        checkpoint: more(end),
+                    };
+                    self.open(item);
+                    at = end;
+                    break;
+                }
+                at = end;
+                if at == text.len() {
+                    out(Shaped::Stretch(start..at), more);
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Adds the lines from `at` on that continue the open record to it; returns where they end.
+    fn take_continuing(&mut self, lines: &Lines<'_>, from: usize, more: &mut Checkpoints<'_>) -> usize {
+        let text = &lines.text[..lines.range.end];
+        let Some(open) = self
+            .open
+            .as_mut()
+            .filter(|open| open.item.channel == lines.channel)
+        else {
+            return from;
+        };
+        let mut at = from;
+        while at < text.len() {
+            let end = memchr::memchr(b'\n', &text[at..]).map_or(text.len(), |newline| at + newline);
+            let line = &text[at..end];
+            if !open.fits(line, &self.settings) || !self.settings.continues(line) {
+                break;
+            }
+            open.add(line, &self.settings);
+            at = end + 1;
+        }
+        if at > from {
+            open.item.checkpoint = more(at);
+            open.since = Instant::now();
+        }
+        at
+    }
+
+    fn open(&mut self, item: Item) {
+        self.open = Some(Open {
+            item,
+            lines: 1,
+            since: Instant::now(),
+        });
+    }
+
     /// The next line. A line of another channel ends the record, so that order and checkpoints stay true; so does
     /// a part of a line.
     pub(super) fn take(&mut self, item: Item, out: &mut dyn FnMut(Item)) {
@@ -118,14 +209,10 @@ impl Joiner {
             return out(item);
         };
         if let Some(open) = &mut self.open {
-            let fits = open.item.text.len() + self.settings.separator.len() + line.len() < MAX_RECORD_BYTES
-                && open.lines < self.settings.max_lines;
-            if fits && open.item.channel == item.channel && self.settings.continues(line) {
-                open.item.text.pop();
-                open.item.text.extend_from_slice(&self.settings.separator);
-                open.item.text.extend_from_slice(&item.text);
+            let is_same = open.item.channel == item.channel && open.fits(line, &self.settings);
+            if is_same && self.settings.continues(line) {
+                open.add(line, &self.settings);
                 open.item.checkpoint = item.checkpoint;
-                open.lines += 1;
                 open.since = Instant::now();
                 return;
             }
@@ -134,11 +221,7 @@ impl Joiner {
         if line.len() >= MAX_RECORD_BYTES {
             return out(item);
         }
-        self.open = Some(Open {
-            item,
-            lines: 1,
-            since: Instant::now(),
-        });
+        self.open(item);
     }
 
     pub(super) fn due(&self) -> Option<Instant> {

@@ -1,11 +1,12 @@
 //! Lines into records: joined, and thinned out where that is configured.
 //!
-//! Works line by line, in this order: lines of one record are joined ([`join`]), records below a severity or of a rule
+//! In this order: lines of one record are joined ([`join`]), records below a severity or of a rule
 //! are dropped or sampled ([`rules`]). What is dropped is counted, and said in the stream.
 
 mod join;
 mod rules;
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use millstream_proto::v1::Channel;
 use tokio::time::Instant;
 
 use super::mask::Item;
+use super::pattern::NextLine;
 pub use join::{JoinRules, JoinSettings};
 pub use rules::{DropRule, DropSettings};
 
@@ -34,6 +36,29 @@ impl ShapeSettings {
     pub(super) fn is_idle(&self) -> bool {
         self.join.is_none() && self.drop.is_none()
     }
+}
+
+/// What leaves: lines of the present piece as they are, by their place in it, or a record with its checkpoint.
+#[derive(Debug)]
+pub(super) enum Shaped {
+    Stretch(Range<usize>),
+    Record(Item),
+}
+
+/// Gives the checkpoint at a place of the present piece.
+pub(super) type Checkpoints<'a> = dyn FnMut(usize) -> Bytes + 'a;
+
+/// Takes what leaves.
+pub(super) type Out<'a> = dyn FnMut(Shaped, &mut Checkpoints<'_>) + 'a;
+
+/// Whole lines of a piece.
+#[derive(Debug)]
+struct Lines<'a> {
+    /// The piece.
+    text: &'a [u8],
+    range: Range<usize>,
+    channel: Channel,
+    time_unix_us: i64,
 }
 
 /// The shaping of one stream.
@@ -69,46 +94,97 @@ impl Shaper {
         }
     }
 
-    /// Takes the lines of a piece and hands out records.
+    /// Takes the lines of a piece and hands out records. Whole lines are looked at as one text; what is to be done to
+    /// few of them costs the others nothing.
     pub(super) fn take(
         &mut self,
         text: &[u8],
         channel: Channel,
         time_unix_us: i64,
-        checkpoint_after: &mut dyn FnMut(usize) -> Bytes,
-        out: &mut dyn FnMut(Item),
+        more: &mut Checkpoints<'_>,
+        out: &mut Out<'_>,
     ) {
+        let whole = memchr::memrchr(b'\n', text).map_or(0, |newline| newline + 1);
         let mut at = 0;
         while at < text.len() {
-            let rest = &text[at..];
-            let length = memchr::memchr(b'\n', rest).map_or(rest.len(), |newline| newline + 1);
-            let line = &rest[..length];
-            at += length;
-            let is_plain = self.joiner.is_none()
-                && channel != Channel::Notice
-                && self.open_lines[index(channel)].is_none()
-                && line.last() == Some(&b'\n');
-            // A line that goes nowhere needs no copy, and no checkpoint of its own: the next one's covers it.
-            if is_plain && self.is_dropped(line) {
-                if at == text.len() {
-                    self.checkpoint = checkpoint_after(at);
-                }
+            if at < whole && channel != Channel::Notice && self.open_lines[index(channel)].is_none() {
+                let lines = Lines {
+                    text,
+                    range: at..whole,
+                    channel,
+                    time_unix_us,
+                };
+                self.take_lines(&lines, more, out);
+                at = whole;
                 continue;
             }
+            let rest = &text[at..];
+            let length = memchr::memchr(b'\n', rest).map_or(rest.len(), |newline| newline + 1);
+            at += length;
             let item = Item {
                 channel,
-                text: line.to_vec(),
+                text: rest[..length].to_vec(),
                 time_unix_us,
-                checkpoint: checkpoint_after(at),
+                checkpoint: more(at),
             };
-            if is_plain {
-                self.checkpoint = item.checkpoint.clone();
-                out(item);
-            } else {
-                self.take_line(item, out);
+            self.take_line(item, &mut |record| out(Shaped::Record(record), more));
+        }
+        self.say_dropped(false, &mut |record| out(Shaped::Record(record), more));
+    }
+
+    fn take_lines(&mut self, lines: &Lines<'_>, more: &mut Checkpoints<'_>, out: &mut Out<'_>) {
+        let (settings, counts, checkpoint) = (&self.settings, &mut self.counts, &mut self.checkpoint);
+        let mut thin = |shaped: Shaped, more: &mut Checkpoints<'_>| match shaped {
+            Shaped::Stretch(range) => {
+                Self::thin_stretch(settings, counts, checkpoint, lines.text, range, more, out)
+            }
+            Shaped::Record(record) => {
+                Self::thin(settings, counts, checkpoint, record, &mut |record| {
+                    out(Shaped::Record(record), more);
+                });
+            }
+        };
+        match &mut self.joiner {
+            Some(joiner) => joiner.take_lines(lines, more, &mut thin),
+            None => thin(Shaped::Stretch(lines.range.clone()), more),
+        }
+    }
+
+    /// Hands out what is not dropped of lines that are records of their own.
+    fn thin_stretch(
+        settings: &ShapeSettings,
+        counts: &mut Counts,
+        checkpoint: &mut Bytes,
+        text: &[u8],
+        range: Range<usize>,
+        more: &mut Checkpoints<'_>,
+        out: &mut Out<'_>,
+    ) {
+        let Some(drop) = &settings.drop else {
+            return out(Shaped::Stretch(range), more);
+        };
+        let lines = &text[range.clone()];
+        let mut next = NextLine::new(lines);
+        let (mut kept_from, mut at) = (0, 0);
+        let mut keep = |kept: Range<usize>| {
+            if !kept.is_empty() {
+                out(
+                    Shaped::Stretch(range.start + kept.start..range.start + kept.end),
+                    more,
+                );
+            }
+        };
+        while let Some(start) = next.find(at, drop.scans()) {
+            let rest = &lines[start..];
+            at = start + memchr::memchr(b'\n', rest).map_or(rest.len(), |newline| newline + 1);
+            if drop.drops(&lines[start..at], counts) {
+                keep(kept_from..start);
+                kept_from = at;
             }
         }
-        self.say_dropped(false, out);
+        keep(kept_from..lines.len());
+        // What is dropped at the end has no checkpoint of its own; the next text's covers it.
+        *checkpoint = more(range.end);
     }
 
     fn take_line(&mut self, item: Item, out: &mut dyn FnMut(Item)) {
@@ -157,13 +233,6 @@ impl Shaper {
         if let Some((channel, is_kept)) = kept_open {
             self.open_lines[index(channel)] = Some(is_kept);
         }
-    }
-
-    fn is_dropped(&mut self, record: &[u8]) -> bool {
-        self.settings
-            .drop
-            .as_ref()
-            .is_some_and(|drop| drop.drops(record, &mut self.counts))
     }
 
     /// Hands a record out unless it is dropped. True: it went out.

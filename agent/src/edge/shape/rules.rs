@@ -1,9 +1,9 @@
 //! Records that are dropped or sampled, and how many.
 
-use regex::bytes::{Regex, RegexBuilder};
 use serde::Deserialize;
 
-const PATTERN_BYTES: usize = 1 << 20;
+use super::super::pattern::LinePattern;
+
 const MAX_RULES: usize = 64;
 
 /// One of `drop` of a source.
@@ -19,7 +19,7 @@ pub struct DropRule {
 /// Rules, checked.
 #[derive(Debug)]
 pub struct DropSettings {
-    rules: Vec<(Regex, u64)>,
+    rules: Vec<(LinePattern, u64)>,
 }
 
 impl DropSettings {
@@ -32,27 +32,30 @@ impl DropSettings {
             return Err(format!("drop: {} rules; the limit is {MAX_RULES}", rules.len()));
         }
         let rules = rules.iter().map(|rule| {
-            let regex = RegexBuilder::new(&rule.pattern)
-                .size_limit(PATTERN_BYTES)
-                .dfa_size_limit(PATTERN_BYTES)
-                .build()
-                .map_err(|error| format!("drop: {error}"))?;
+            let pattern = LinePattern::new(&rule.pattern).map_err(|error| format!("drop: {error}"))?;
             match rule.keep_one_in {
                 Some(0 | 1) => {
                     Err("drop: keep_one_in has to be at least 2; leave it out to drop all".to_owned())
                 }
-                keep => Ok((regex, keep.unwrap_or(0))),
+                keep => Ok((pattern, keep.unwrap_or(0))),
             }
         });
         let rules = rules.collect::<Result<Vec<_>, String>>()?;
         Ok((!rules.is_empty()).then_some(Self { rules }))
     }
 
+    /// What finds lines that a rule may match.
+    pub(super) fn scans(&self) -> impl Iterator<Item = impl Fn(&[u8]) -> Option<usize>> {
+        self.rules
+            .iter()
+            .map(|(pattern, _)| |text: &[u8]| pattern.next_candidate(text))
+    }
+
     /// Whether the record is dropped; counts it then.
     pub(super) fn drops(&self, record: &[u8], counts: &mut Counts) -> bool {
         let record = record.strip_suffix(b"\n").unwrap_or(record);
-        for ((regex, keep_one_in), count) in self.rules.iter().zip(&mut counts.rules) {
-            if regex.is_match(record) {
+        for ((pattern, keep_one_in), count) in self.rules.iter().zip(&mut counts.rules) {
+            if pattern.is_match(record) {
                 let number = count.matched;
                 count.matched += 1;
                 if *keep_one_in > 0 && number.is_multiple_of(*keep_one_in) {
@@ -94,14 +97,14 @@ impl Counts {
     /// The counts as the end of a sentence; they begin anew.
     pub(super) fn take_words(&mut self, settings: Option<&DropSettings>) -> String {
         let mut words = Vec::new();
-        for ((regex, _), count) in settings
+        for ((pattern, _), count) in settings
             .iter()
             .flat_map(|settings| &settings.rules)
             .zip(&mut self.rules)
         {
             let dropped = std::mem::take(&mut count.dropped);
             if dropped > 0 {
-                words.push(format!("{dropped} that match {:?}", regex.as_str()));
+                words.push(format!("{dropped} that match {:?}", pattern.as_str()));
             }
         }
         format!("not sent, as configured: {}", words.join(", "))

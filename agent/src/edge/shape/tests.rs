@@ -38,10 +38,27 @@ impl Driver {
         let taken = self.taken;
         let mut after = |place: usize| Bytes::from((taken + place).to_string());
         let out = &mut self.out;
-        self.shaper
-            .take(text.as_bytes(), channel, 7, &mut after, &mut |item| {
-                out.push(item);
-            });
+        self.shaper.take(
+            text.as_bytes(),
+            channel,
+            7,
+            &mut after,
+            &mut |shaped, after| match shaped {
+                Shaped::Record(item) => out.push(item),
+                Shaped::Stretch(range) => {
+                    let mut at = range.start;
+                    for line in text[range].split_inclusive('\n') {
+                        at += line.len();
+                        out.push(Item {
+                            channel,
+                            text: line.as_bytes().to_vec(),
+                            time_unix_us: 7,
+                            checkpoint: after(at),
+                        });
+                    }
+                }
+            },
+        );
         self.taken += text.len();
     }
 
@@ -194,6 +211,38 @@ fn wrong_rules_are_told() {
 }
 
 proptest! {
+    /// Lines that are looked at together fare as each does alone.
+    #[test]
+    fn cutting_text_into_other_pieces_makes_no_difference(
+        lines in prop::collection::vec("[ #]?[abx]{0,3}", 1..40), pieces in prop::collection::vec(1_usize..9, 1..5),
+        how in 0_usize..4,
+    ) {
+        let new = || {
+            let joined = [
+                None, join("indent = true\nseparator = '+'\nmax_lines = 3"), join("start = '^#'\nseparator = '+'"),
+                join("start = '^#'\nindent = true\nseparator = '+'"),
+            ];
+            let dropped = drop_rules("drop = [{ pattern = 'x$' }, { pattern = 'a', keep_one_in = 2 }]");
+            Driver::new(joined[how].clone(), dropped)
+        };
+        let lines: Vec<String> = lines.iter().map(|line| format!("{line}\n")).collect();
+        let mut alone = new();
+        lines.iter().for_each(|line| alone.take(line, Channel::Stdout));
+        let mut together = new();
+        let (mut rest, mut sizes) = (&lines[..], pieces.iter().cycle());
+        while !rest.is_empty() {
+            let (piece, later) = rest.split_at((*sizes.next().unwrap()).min(rest.len()));
+            together.take(&piece.concat(), Channel::Stdout);
+            rest = later;
+        }
+        for driver in [&mut alone, &mut together] {
+            driver.flush(true);
+        }
+        prop_assert_eq!(alone.texts(), together.texts());
+        prop_assert_eq!(alone.notices(), together.notices());
+        prop_assert_eq!(alone.covered(), together.covered());
+    }
+
     /// However the text is cut and whenever the process dies, going on from a checkpoint that went out loses and
     /// doubles nothing: what is out and what follows from there is what there is.
     #[test]
