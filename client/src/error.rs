@@ -1,6 +1,7 @@
 //! What can go wrong, in words that name the thing, the place and the cure.
 
 use millstream_proto::block::BlockError;
+use millstream_proto::retry;
 use tonic::{Code, Status};
 
 /// Why a call or a subscription failed.
@@ -32,6 +33,14 @@ pub enum Error {
     /// The relay or the agent knows who asks, and refuses.
     #[error("not allowed: {message}")]
     NotAllowed { message: String },
+    /// A limit of the relay was reached; the message says which.
+    #[error("{what} has to wait: {message}")]
+    Busy {
+        what: &'static str,
+        message: String,
+        /// When the relay says that it may be asked again.
+        retry_after: std::time::Duration,
+    },
     #[error("{what} failed: {message} ({code:?})")]
     Call {
         what: &'static str,
@@ -58,6 +67,13 @@ impl Error {
     /// Turns the status of a call that is over into an error; `what` names the call for people.
     pub(crate) fn from_status(status: &Status, what: &'static str, address: &str) -> Self {
         let message = status.message().to_owned();
+        if let Some(retry_after) = retry::delay(status) {
+            return Self::Busy {
+                what,
+                message,
+                retry_after,
+            };
+        }
         match status.code() {
             Code::InvalidArgument => Self::BadRequest { message },
             Code::NotFound => Self::NotFound { message },

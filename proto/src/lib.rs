@@ -2,11 +2,12 @@
 //!
 //! In the order in which data flows: [`protocol`] is the code generated from the `.proto` files (which
 //! are its documentation), [`limits`] the sizes that both sides keep to, and [`block`] the codec that
-//! turns lines into blocks and blocks into lines. Nothing here does I/O.
+//! turns lines into blocks and blocks into lines; [`retry`] says when to ask again. Nothing here does I/O.
 
 pub mod block;
 pub mod limits;
 pub mod protocol;
+pub mod retry;
 
 pub use protocol::millstream::v1;
 pub use protocol::opentelemetry;

@@ -21,6 +21,7 @@ use tonic::Status;
 use crate::auth::{Access, AuditQueue};
 use crate::control::{AttachApi, Attached, ControlApi};
 use crate::ingest::IngestApi;
+use crate::limits::Paces;
 use crate::metrics::Metrics;
 use crate::search::SearchPool;
 use crate::services;
@@ -48,6 +49,13 @@ pub struct CoreOptions {
     pub search_threads: usize,
     /// Searches and histograms that may be open; one more is refused.
     pub max_searches: usize,
+    /// What one search or histogram may cost: time on the search threads (zero: no limit) and text that it looks
+    /// through, in bytes (0: no limit). One that reaches it ends with an error after what it found.
+    pub max_search_time: Duration,
+    pub max_search_text_bytes: u64,
+    /// What one agent may send a second in the long run; one that is faster is told to wait. 0: no limit.
+    pub max_agent_bytes_per_second: u64,
+    pub max_agent_lines_per_second: u64,
 }
 
 impl Default for CoreOptions {
@@ -65,6 +73,10 @@ impl Default for CoreOptions {
             // Half of the machine at most, and of low priority.
             search_threads: std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)),
             max_searches: 64,
+            max_search_time: Duration::from_secs(300),
+            max_search_text_bytes: 0,
+            max_agent_bytes_per_second: 0,
+            max_agent_lines_per_second: 0,
         }
     }
 }
@@ -79,6 +91,10 @@ pub(crate) struct CoreParts {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) writer: Writer,
     pub(crate) search_pool: Arc<SearchPool>,
+    /// Threads for regular expressions of subscriptions and pages, which strangers write.
+    pub(crate) filter_pool: Arc<SearchPool>,
+    /// How fast agents send.
+    pub(crate) paces: Paces,
     /// Agents that take commands now.
     pub(crate) attached: Attached,
     /// Cancelled when the relay begins to stop: take nothing new.
@@ -115,6 +131,7 @@ impl CoreParts {
             store: Arc::clone(&self.store),
             registry: Arc::clone(&self.registry),
             metrics: Arc::clone(&self.metrics),
+            filter_pool: Arc::clone(&self.filter_pool),
             stop: self.stop.clone(),
             heartbeat: self.options.heartbeat,
         }
@@ -180,6 +197,9 @@ impl Core {
         for (number, body) in core.parts.search_pool.workers(core.parts.options.search_threads) {
             threads.push(spawn(&format!("search-{number}"), body)?);
         }
+        for (number, body) in core.parts.filter_pool.workers(core.parts.options.search_threads) {
+            threads.push(spawn(&format!("filter-{number}"), body)?);
+        }
         *core.parts.threads.lock().unwrap_or_else(PoisonError::into_inner) = threads;
         Ok(core)
     }
@@ -227,6 +247,11 @@ impl Core {
                 agents,
                 metrics,
                 search_pool: Arc::new(SearchPool::new(options.max_searches)),
+                filter_pool: Arc::new(SearchPool::new(options.max_searches)),
+                paces: Paces::new(
+                    options.max_agent_bytes_per_second,
+                    options.max_agent_lines_per_second,
+                ),
                 options,
                 writer,
                 attached: Attached::default(),
@@ -337,6 +362,7 @@ impl Core {
         parts.writer.stop().await;
         parts.drained.cancel();
         parts.search_pool.stop();
+        parts.filter_pool.stop();
         drop(
             parts
                 .keep_running

@@ -6,8 +6,12 @@ use millstream_proto::v1::{self, Channel, Filter};
 use millstream_severity::Severity;
 use regex::bytes::{Regex, RegexBuilder};
 
-/// Compiled size of a regular expression, in bytes; also of its lazily built automaton, per search.
-pub(crate) const REGEX_BYTES: usize = 1 << 20;
+/// Compiled size of a regular expression, in bytes. It is also what one byte of text costs at worst: an expression whose
+/// automaton would explode is followed state by state, in time linear in the text and in this.
+pub(crate) const REGEX_BYTES: usize = 256 << 10;
+
+/// Memory of the automaton that is built while text is read, per search and thread.
+pub(crate) const AUTOMATON_BYTES: usize = 1 << 20;
 
 /// Length of a pattern as written, in bytes.
 const PATTERN_BYTES: usize = 4096;
@@ -31,6 +35,8 @@ pub struct LineFilter {
     substring: Option<Finder<'static>>,
     /// All of them must match: the one that was asked for, and the substring when case is ignored.
     regexes: Vec<Regex>,
+    /// One of them was asked for.
+    has_regex: bool,
     invert: bool,
     /// By channel number; all when empty in the request.
     channels: [bool; 3],
@@ -84,11 +90,19 @@ impl LineFilter {
             substring.is_none() && regexes.is_empty() && channels == [true; 3] && severities == [true; 3];
         Ok((!keeps_all).then_some(Self {
             substring,
+            has_regex: asked.is_some(),
             regexes,
             invert: filter.invert,
             channels,
             severities,
         }))
+    }
+
+    /// Whether asking may take long: a regular expression that a stranger wrote can cost a thousand times as much a byte as
+    /// a plain one. Such a filter is asked on threads of low priority.
+    #[must_use]
+    pub fn may_be_slow(&self) -> bool {
+        self.has_regex
     }
 
     /// Whether the reader wants the line.
@@ -134,7 +148,7 @@ fn compile_regex(pattern: &str, ignore_case: bool) -> Result<Regex, FilterError>
         .case_insensitive(ignore_case)
         .unicode(true)
         .size_limit(REGEX_BYTES)
-        .dfa_size_limit(REGEX_BYTES)
+        .dfa_size_limit(AUTOMATON_BYTES)
         .build()
         .map_err(|error| FilterError::Regex(error.to_string()))
 }

@@ -3,7 +3,7 @@
 //! In the order in which data flows: [`ingest`] checks what agents send, [`writer`] commits and
 //! acknowledges it, [`streams`] holds the newest of it in memory, [`subscription`] follows it from history
 //! into live, [`search`] looks through it, [`services`] speaks gRPC to readers, [`control`] carries commands to agents,
-//! [`server`] is the one port that all of it is reached through. [`core`] puts the parts together. The store is a
+//! [`limits`] is what one caller may take of it, and [`server`] is the one port that all of it is reached through. [`core`] puts the parts together. The store is a
 //! crate of its own, `millstream-store`; it and everything up to `search` know nothing of HTTP.
 
 pub mod auth;
@@ -14,6 +14,7 @@ mod control;
 mod core;
 pub mod filter;
 mod ingest;
+pub mod limits;
 mod metrics;
 mod own_stream;
 pub mod search;

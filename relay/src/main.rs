@@ -40,6 +40,8 @@ fn main() -> ExitCode {
         },
         Command::Serve => {
             start_log();
+            let mut config = config;
+            raise_descriptors(&mut config);
             match run(config) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => fail(1, &format!("{error:#}")),
@@ -88,6 +90,38 @@ fn start_log() {
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
+}
+
+/// Descriptors that are not for connections: the store's files, and what the system needs.
+const OTHER_DESCRIPTORS: u64 = 512;
+
+/// Each connection takes a file descriptor, and the usual limit of a process (1,024) is for programs that have none: it
+/// is raised as far as the system lets everybody raise it, and the limit of connections kept below it.
+fn raise_descriptors(config: &mut Config) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    let now = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => maximum,
+        Err(error) => {
+            tracing::warn!(%error, "cannot raise the limit of file descriptors");
+            current
+        }
+    };
+    let Some(descriptors) = now else { return };
+    let room = descriptors.saturating_sub(OTHER_DESCRIPTORS).max(descriptors / 2);
+    let room = u32::try_from(room).unwrap_or(u32::MAX);
+    if room < config.limits.max_connections {
+        tracing::info!(
+            "{descriptors} file descriptors allow {room} connections, fewer than limits.max_connections = {}; raise \
+             the hard limit (LimitNOFILE of systemd) for more",
+            config.limits.max_connections
+        );
+        config.limits.max_connections = room;
+    }
 }
 
 fn run(config: Config) -> anyhow::Result<()> {

@@ -37,6 +37,12 @@ metrics! {
     counter store_errors_total;
     /// Blocks, opens or ends that were refused.
     counter refusals_total;
+    /// Times that an agent was told to wait because it sent faster than the limits allow.
+    counter throttles_total;
+    /// Calls and connections that were refused because a limit of the configuration was reached.
+    counter limits_reached_total;
+    /// Connections that are open now.
+    gauge connections;
     /// Sessions of agents that are open now.
     gauge sessions;
     /// Calls of Tail that are open now.

@@ -92,6 +92,7 @@ impl OwnStream {
             stream: Arc::clone(&self.stream),
             block,
             checkpoint: bytes::Bytes::new(),
+            share: None,
         };
         self.parts.writer.append(append).await
     }

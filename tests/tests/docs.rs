@@ -36,6 +36,7 @@ fn what_the_documentation_shows_is_a_configuration() {
     for document in [
         "README.md",
         "docs/builds.md",
+        "docs/limits.md",
         "docs/processing.md",
         "docs/tail-a-fleet.md",
     ] {

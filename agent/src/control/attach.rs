@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use millstream_proto::retry;
 use millstream_proto::v1::agent_service_client::AgentServiceClient;
 use millstream_proto::v1::{self, attach_request, attach_response};
 use tokio::sync::mpsc;
@@ -62,7 +63,7 @@ impl Attach {
                 }
                 Err(status) => {
                     debug!("control call to {url}: {}", status.message());
-                    backoff.next_wait()
+                    retry::delay(&status).unwrap_or_default() + backoff.next_wait()
                 }
             };
             tokio::select! {

@@ -123,7 +123,7 @@ impl Uplink {
                     if error.had_session() {
                         backoff.reset();
                     }
-                    let wait = backoff.next_wait();
+                    let wait = error.retry_after() + backoff.next_wait();
                     complaint.say(url, &error);
                     wait
                 }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use millstream_dial::{Bearer, DialError};
-use millstream_proto::v1;
 use millstream_proto::v1::ingest_service_client::IngestServiceClient;
 use millstream_proto::v1::push_request::Message as Outgoing;
 use millstream_proto::v1::push_response::Message as Incoming;
+use millstream_proto::{retry, v1};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -50,6 +50,14 @@ pub(super) enum SessionError {
 }
 
 impl SessionError {
+    /// How long the relay asks to wait before the next attempt, at least.
+    pub(super) fn retry_after(&self) -> Duration {
+        match self {
+            Self::Open(status) | Self::Lost(status) => retry::delay(status).unwrap_or_default(),
+            _ => Duration::ZERO,
+        }
+    }
+
     /// The relay had welcomed this agent, so trying again soon is right.
     pub(super) fn had_session(&self) -> bool {
         matches!(self, Self::Lost(_))

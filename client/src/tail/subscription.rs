@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use millstream_proto::v1;
 use millstream_proto::v1::tail_response::Message;
+use millstream_proto::{retry, v1};
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::{Code, Status, Streaming};
 
@@ -37,6 +37,8 @@ enum State {
 enum Failure {
     /// A new connection may work.
     Transient(Error),
+    /// The relay said how long to wait.
+    Busy(Error, Duration),
     Final(Error),
 }
 
@@ -52,7 +54,9 @@ impl Subscription {
         };
         match subscription.call().await {
             Ok(messages) => subscription.state = State::Live(Box::new(messages)),
-            Err(Failure::Transient(error) | Failure::Final(error)) => return Err(error),
+            Err(Failure::Transient(error) | Failure::Busy(error, _) | Failure::Final(error)) => {
+                return Err(error);
+            }
         }
         Ok(subscription)
     }
@@ -193,6 +197,10 @@ impl Subscription {
     }
 
     fn classify(&self, status: &Status) -> Failure {
+        if let Some(wait) = retry::delay(status) {
+            let error = Error::from_status(status, "tailing", &self.dialer.address);
+            return Failure::Busy(error, wait);
+        }
         if is_transient(status) {
             return Failure::Transient(self.lost(describe(status)));
         }
@@ -206,12 +214,13 @@ impl Subscription {
 
     /// Plans the next attempt, or ends the subscription.
     fn fail(&mut self, failure: Failure) -> Result<Event, Error> {
-        let reason = match failure {
+        let (reason, at_least) = match failure {
             Failure::Final(error) => {
                 self.state = State::Done;
                 return Err(error);
             }
-            Failure::Transient(error) => error,
+            Failure::Transient(error) => (error, Duration::ZERO),
+            Failure::Busy(error, wait) => (error, wait),
         };
         if self
             .options
@@ -221,7 +230,8 @@ impl Subscription {
             self.state = State::Done;
             return Err(reason);
         }
-        let wait = self.options.backoff.wait(self.attempts);
+        // Never earlier than the relay asks for, and those that were told the same do not come in step.
+        let wait = at_least + self.options.backoff.wait(self.attempts);
         self.attempts = self.attempts.saturating_add(1);
         self.state = State::Waiting(Instant::now() + wait);
         Ok(Event::Reconnecting {

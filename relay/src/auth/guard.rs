@@ -19,7 +19,8 @@ use super::audit::{self, Audit, Event, Trail};
 use super::authority::Authority;
 use super::cut::{CutBody, CutEnd};
 use super::{Role, Rule, rules};
-use crate::server::Peer;
+use crate::limits::{ArrivingBody, CallKind, CountedBody, Ledger, LimitReached, OpenCall, caller};
+use crate::server::{OnLine, Peer};
 
 /// Which side of the port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,14 +33,16 @@ pub(crate) enum Side {
 #[derive(Clone, Debug)]
 pub(crate) struct Guard<S> {
     authority: Arc<Authority>,
+    ledger: Arc<Ledger>,
     side: Side,
     inner: S,
 }
 
 impl<S> Guard<S> {
-    pub(crate) fn new(authority: Arc<Authority>, side: Side, inner: S) -> Self {
+    pub(crate) fn new(authority: Arc<Authority>, ledger: Arc<Ledger>, side: Side, inner: S) -> Self {
         Self {
             authority,
+            ledger,
             side,
             inner,
         }
@@ -62,6 +65,19 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let side = self.side;
         let (mut parts, body) = request.into_parts();
+        let peer = parts.extensions.get::<Peer>();
+        let address = peer.and_then(|peer| peer.address).map(|address| address.ip());
+        let mut on_line = peer.map(|peer| peer.line.begin());
+        // What is answered here is answered to its end.
+        let answer_at_once = |on_line: &mut Option<OnLine>, answer: Response<Body>| -> Self::Future {
+            if let Some(on_line) = on_line {
+                on_line.complete();
+            }
+            Box::pin(std::future::ready(Ok(answer)))
+        };
+        if let Some(reached) = peer.and_then(|peer| peer.line.refused()) {
+            return answer_at_once(&mut on_line, side.refuse_limit(reached));
+        }
         let report = Report::of(&self.authority, &parts);
         let admitted = side.rule(&parts).and_then(|rule| {
             let access = decide(&self.authority, rule, &parts)?;
@@ -75,11 +91,25 @@ where
             Ok(access) => access,
             Err(refusal) => {
                 report.refused(&refusal);
-                return Box::pin(std::future::ready(Ok(side.refuse(&refusal))));
+                return answer_at_once(&mut on_line, side.refuse(&refusal));
             }
         };
+        let permit = self
+            .ledger
+            .begin(side.kind(&parts), &caller(access.as_deref(), address));
+        let permit = match permit {
+            Ok(permit) => permit,
+            Err(reached) => return answer_at_once(&mut on_line, side.refuse_limit(&reached)),
+        };
+        let open = OpenCall { permit, on_line };
+        let arrival = self.ledger.arrival(parts.uri.path());
+        let body = Body::new(ArrivingBody::new(body, arrival, self.ledger.held()));
         let Some(access) = access else {
-            return Box::pin(self.inner.call(Request::from_parts(parts, body)));
+            let answer = self.inner.call(Request::from_parts(parts, body));
+            return Box::pin(async move {
+                let answer = answer.await?;
+                Ok(answer.map(|body| Body::new(CountedBody::new(body, open))))
+            });
         };
         let call = access.begin();
         let who = access.who().to_owned();
@@ -98,7 +128,10 @@ where
                             ..Refusal::new(status.code(), status.message())
                         });
                     }
-                    Ok(answer.map(|body| Body::new(CutBody::new(body, call, side.cut_end()))))
+                    Ok(answer.map(|body| {
+                        let body = Body::new(CutBody::new(body, call, side.cut_end()));
+                        Body::new(CountedBody::new(body, open))
+                    }))
                 }
                 Err(status) => Ok(side.refuse(&Refusal::new(status.code(), status.message()))),
             }
@@ -205,6 +238,27 @@ impl Side {
         })
     }
 
+    fn kind(self, parts: &http::request::Parts) -> CallKind {
+        match self {
+            Self::Grpc => CallKind::of_grpc(parts.uri.path()),
+            Self::Http => CallKind::Request,
+        }
+    }
+
+    fn refuse_limit(self, reached: &LimitReached) -> Response<Body> {
+        match self {
+            Self::Grpc => reached.to_status().into_http(),
+            Self::Http => {
+                let mut response = json_error(StatusCode::TOO_MANY_REQUESTS, &reached.to_string());
+                let seconds = millstream_proto::retry::seconds_up(reached.wait);
+                response
+                    .headers_mut()
+                    .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+                response
+            }
+        }
+    }
+
     fn cut_end(self) -> CutEnd {
         match self {
             Self::Grpc => CutEnd::GrpcStatus,
@@ -220,7 +274,6 @@ impl Side {
     }
 }
 
-/// An error as JSON, which no browser takes for a page.
 fn refuse_http(refusal: &Refusal) -> Response<Body> {
     let status = match refusal.code {
         Code::Unauthenticated => StatusCode::UNAUTHORIZED,
@@ -228,7 +281,18 @@ fn refuse_http(refusal: &Refusal) -> Response<Body> {
         Code::Unimplemented => StatusCode::METHOD_NOT_ALLOWED,
         _ => StatusCode::FORBIDDEN,
     };
-    let body = serde_json::json!({ "error": refusal.message }).to_string() + "\n";
+    let mut response = json_error(status, &refusal.message);
+    if status == StatusCode::UNAUTHORIZED {
+        response
+            .headers_mut()
+            .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
+}
+
+/// An error as JSON, which no browser takes for a page.
+fn json_error(status: StatusCode, message: &str) -> Response<Body> {
+    let body = serde_json::json!({ "error": message }).to_string() + "\n";
     let mut response = Response::new(Body::new(http_body_util::Full::from(body)));
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -238,8 +302,5 @@ fn refuse_http(refusal: &Refusal) -> Response<Body> {
         HeaderValue::from_static("nosniff"),
     );
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if status == StatusCode::UNAUTHORIZED {
-        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    }
     response
 }

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::ConfigError;
+use super::{ConfigError, LimitSettings, limits};
 
 /// The keys, as [`super::Settings`] documents them.
-const KEYS: [&str; 16] = [
+const KEYS: &[&str] = &[
     "listen",
     "data_dir",
     "cors_origins",
@@ -24,6 +24,7 @@ const KEYS: [&str; 16] = [
     "max_streams",
     "max_unacked_bytes",
     "min_free_bytes",
+    "limits",
 ];
 
 #[derive(Debug, Default, Deserialize)]
@@ -45,6 +46,8 @@ pub(super) struct File {
     pub(super) max_streams: Option<usize>,
     pub(super) max_unacked_bytes: Option<u64>,
     pub(super) min_free_bytes: Option<u64>,
+    #[serde(default)]
+    pub(super) limits: LimitSettings,
 }
 
 pub(super) fn read(path: &Path) -> Result<File, ConfigError> {
@@ -59,7 +62,10 @@ pub(super) fn read(path: &Path) -> Result<File, ConfigError> {
             .nth(1)
             .filter(|_| error.message().starts_with("unknown field"));
         let hint = unknown.map_or_else(String::new, |key| {
-            let nearest = KEYS
+            // serde lists what it expected, which tells the section.
+            let is_limit = error.message().contains("`max_connections`");
+            let known = if is_limit { limits::KEYS } else { KEYS };
+            let nearest = known
                 .iter()
                 .max_by(|a, b| strsim::jaro_winkler(key, a).total_cmp(&strsim::jaro_winkler(key, b)));
             nearest.map_or_else(String::new, |nearest| format!("did you mean `{nearest}`?"))

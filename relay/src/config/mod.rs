@@ -5,6 +5,7 @@
 
 mod access;
 mod file;
+mod limits;
 mod link_template;
 
 use std::net::SocketAddr;
@@ -16,11 +17,13 @@ use clap::Args;
 use millstream_store::EmbeddedOptions;
 
 use crate::auth::{AuthOptions, CookieKind, PublicUrl, TokenFile, WebPolicy};
+use crate::limits::Limits;
 use crate::server::TlsFiles;
 use crate::{CoreOptions, Fsync};
 
 use access::AccessWishes;
 pub use access::{AccessConfig, AccessError};
+pub use limits::LimitSettings;
 pub use link_template::LinkTemplate;
 
 /// Everything that can be set, as flags and environment variables. The keys of the file are the same
@@ -85,21 +88,13 @@ pub struct Settings {
     /// Interval of `fsync = "interval"` in milliseconds [default: 1000]
     #[arg(long, env = "MILLSTREAM_FSYNC_INTERVAL_MS", value_name = "MS", global = true)]
     pub fsync_interval_ms: Option<u64>,
-    /// Streams that are accepted in all; one more is refused [default: 1000000]
-    #[arg(long, env = "MILLSTREAM_MAX_STREAMS", value_name = "N", global = true)]
-    pub max_streams: Option<usize>,
-    /// Text that one agent may send beyond what was acknowledged, in bytes [default: 16777216]
-    #[arg(
-        long,
-        env = "MILLSTREAM_MAX_UNACKED_BYTES",
-        value_name = "BYTES",
-        global = true
-    )]
-    pub max_unacked_bytes: Option<u64>,
     /// Free space of the data directory's disk, in bytes, below which no more lines are taken: agents wait,
     /// readers go on, and so does the relay once there is room again [default: 134217728]
     #[arg(long, env = "MILLSTREAM_MIN_FREE_BYTES", value_name = "BYTES", global = true)]
     pub min_free_bytes: Option<u64>,
+    /// The section `[limits]` of the file.
+    #[command(flatten)]
+    pub limits: LimitSettings,
 }
 
 /// A checked configuration.
@@ -115,6 +110,7 @@ pub struct Config {
     /// Who is let in, and how.
     pub access: AccessConfig,
     pub core: CoreOptions,
+    pub limits: Limits,
     pub store: EmbeddedOptions,
 }
 
@@ -144,7 +140,14 @@ impl Config {
     /// The first thing that is wrong.
     pub fn load(settings: Settings, file: Option<&Path>) -> Result<Self, ConfigError> {
         let file = file.map(file::read).transpose()?.unwrap_or_default();
-        let defaults = CoreOptions::default();
+        let mut core = CoreOptions::default();
+        // Where they were before there was the section.
+        let older = LimitSettings {
+            max_streams: file.max_streams,
+            max_unacked_bytes: file.max_unacked_bytes,
+            ..LimitSettings::default()
+        };
+        let limits = settings.limits.over(file.limits).over(older).apply(&mut core)?;
         let listen = parse_listen(
             settings
                 .listen
@@ -199,17 +202,10 @@ impl Config {
                 .collect::<Result<_, _>>()?,
             access,
             core: CoreOptions {
-                fsync: fsync.map_or(Ok(defaults.fsync), |policy| parse_fsync(policy, interval))?,
-                max_streams: settings
-                    .max_streams
-                    .or(file.max_streams)
-                    .unwrap_or(defaults.max_streams),
-                max_unacked_bytes: settings
-                    .max_unacked_bytes
-                    .or(file.max_unacked_bytes)
-                    .unwrap_or(defaults.max_unacked_bytes),
-                ..defaults
+                fsync: fsync.map_or(Ok(core.fsync), |policy| parse_fsync(policy, interval))?,
+                ..core
             },
+            limits,
             store: EmbeddedOptions {
                 min_free_bytes: settings
                     .min_free_bytes
@@ -293,14 +289,12 @@ impl Config {
             text + "sources   are shown at " + template.as_str() + "\n"
         });
         format!(
-            "listen    {}: {who}\n{}{}browsers  {pages}\n{links}data      {}\nfsync     {durable}\nspace     {space}\n\
-             limits    {} streams, {} bytes unacknowledged per agent\n",
+            "listen    {}: {who}\n{}{}browsers  {pages}\n{links}data      {}\nfsync     {durable}\nspace     {space}\n{}",
             self.listen,
             self.explain_tls(),
             self.access.explain(),
             self.data_dir.display(),
-            self.core.max_streams,
-            self.core.max_unacked_bytes
+            limits::explain(&self.limits, &self.core)
         )
     }
 }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use futures_util::Stream;
 use millstream_proto::v1::{self, push_request, push_response};
 use millstream_proto::{PROTOCOL_VERSION, block};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -17,6 +18,7 @@ use super::identity::check_agent;
 use crate::auth::Access;
 use crate::clock::now_unix_us;
 use crate::core::CoreParts;
+use crate::limits::Pace;
 use crate::streams::{StreamHandle, StreamKey};
 use crate::writer::{Append, Command, End, OpenStream, Stopped};
 
@@ -106,6 +108,8 @@ impl v1::ingest_service_server::IngestService for IngestApi {
             hello,
             session: Arc::clone(&session),
             access,
+            share: Arc::new(Semaphore::new(share_of_queue(&parts))),
+            pace: parts.paces.of(&session.agent_id, Instant::now()),
             open: BTreeMap::new(),
             answers,
         };
@@ -190,6 +194,10 @@ struct Reader {
     hello: v1::Hello,
     session: Arc<Session>,
     access: Arc<Access>,
+    /// Bytes of its blocks that may wait for the writer.
+    share: Arc<Semaphore>,
+    /// `None`: the agent may be as fast as it can.
+    pace: Option<Arc<Pace>>,
     open: BTreeMap<u32, Arc<StreamHandle>>,
     answers: mpsc::Sender<Answer>,
 }
@@ -357,14 +365,43 @@ impl Reader {
             self.refuse(handle, v1::RefusalReason::Malformed, problem);
             return Ok(());
         }
+        let block = push.block.unwrap_or_default();
+        let (bytes, lines) = (u64::from(block.text_bytes), u64::from(block.line_count));
+        // Compressed as it came; an agent that sends on beyond what it was welcomed with waits here.
+        let waiting = block.text.len().clamp(1, share_of_queue(&self.parts));
+        let share = Arc::clone(&self.share)
+            .acquire_many_owned(u32::try_from(waiting).unwrap_or(u32::MAX))
+            .await
+            .map_err(|_| stopping(Stopped))?;
         let append = Append {
             session: Arc::clone(&self.session),
             handle,
             stream: Arc::clone(stream),
-            block: push.block.unwrap_or_default(),
+            block,
             checkpoint: push.checkpoint,
+            share: Some(share),
         };
-        self.parts.writer.append(append).await.map_err(stopping)
+        self.parts.writer.append(append).await.map_err(stopping)?;
+        self.keep_pace(bytes, lines).await;
+        Ok(())
+    }
+
+    /// Tells an agent that is too fast to wait, and reads nothing of it until then: what it sends all the same waits in
+    /// its windows, so nothing is refused or lost.
+    async fn keep_pace(&self, bytes: u64, lines: u64) {
+        let Some(pace) = &self.pace else { return };
+        let Some(wait) = self.parts.paces.take(pace, bytes, lines, Instant::now()) else {
+            return;
+        };
+        self.parts.metrics.throttles_total.add(1);
+        self.session.throttle(v1::Throttle {
+            wait_ms: u32::try_from(wait.time.as_millis()).unwrap_or(u32::MAX),
+            reason: format!(
+                "it sends faster than it may (limits.{} = {})",
+                wait.key, wait.value
+            ),
+        });
+        tokio::time::sleep(wait.time).await;
     }
 
     async fn end(&mut self, end: v1::EndStream) -> Result<(), Status> {
@@ -403,6 +440,14 @@ impl Reader {
             next_sequence,
         });
     }
+}
+
+/// What one session may have waiting for the writer: what it may send beyond what was acknowledged, and never all that
+/// there is for all of them.
+fn share_of_queue(parts: &CoreParts) -> usize {
+    let unacked = usize::try_from(parts.options.max_unacked_bytes).unwrap_or(usize::MAX);
+    let quarter = parts.options.writer_queue_bytes / 4;
+    unacked.min(quarter).clamp(1, Semaphore::MAX_PERMITS)
 }
 
 fn not_open(handle: u32) -> Status {

@@ -18,12 +18,14 @@ mod walk;
 
 pub(crate) use histogram::Histogram;
 pub(crate) use plan::{HistogramPlan, PlanError, SearchPlan};
-pub(crate) use pool::{Busy, SearchPool, Seat};
-pub(crate) use run::Search;
+pub(crate) use pool::{SearchPool, Seat};
+pub(crate) use run::{Cost, Search};
 pub use scan::{Scanner, TextScan};
 
 use millstream_proto::block::BlockError;
 use millstream_store::StoreError;
+
+use crate::limits::LimitReached;
 
 /// Why a search cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -34,4 +36,6 @@ pub(crate) enum SearchError {
     Block { stream_id: u64, cause: BlockError },
     #[error("the relay is stopping; search again when it is back")]
     Stopping,
+    #[error(transparent)]
+    TooCostly(#[from] LimitReached),
 }

@@ -6,22 +6,20 @@
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::SearchError;
+use crate::limits::LimitReached;
 
 /// How much nicer than the rest of the relay the threads are (see nice(2)).
 const NICENESS: i32 = 10;
 
 type Turn = Box<dyn FnOnce() + Send>;
 
-/// There are as many searches as the relay allows.
-#[derive(Debug, thiserror::Error)]
-#[error("{max_open} searches are open, as many as this relay allows; try again when one of them has ended")]
-pub(crate) struct Busy {
-    max_open: usize,
-}
+/// When to ask again for a seat when there is none: most searches are over by then.
+const WAIT: Duration = Duration::from_secs(5);
 
 /// A place among the open searches, given back when dropped.
 #[derive(Debug)]
@@ -73,10 +71,13 @@ impl SearchPool {
     }
 
     /// A place for one more search.
-    pub(crate) fn seat(&self) -> Result<Seat, Busy> {
+    pub(crate) fn seat(&self) -> Result<Seat, LimitReached> {
         let permit = Arc::clone(&self.seats).try_acquire_owned();
-        permit.map(Seat).map_err(|_| Busy {
-            max_open: self.max_open,
+        permit.map(Seat).map_err(|_| LimitReached {
+            what: format!("{} searches are open, as many as this relay runs", self.max_open),
+            key: "max_searches",
+            value: self.max_open as u64,
+            wait: WAIT,
         })
     }
 

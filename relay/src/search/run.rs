@@ -17,6 +17,7 @@ use super::plan::SearchPlan;
 use super::scan::Scanner;
 use super::walk::Step;
 use super::{SearchError, Seat};
+use crate::limits::LimitReached;
 use crate::metrics::Metrics;
 
 /// How long a turn takes, but for the step that it ends with: long enough to do something, short enough to share a
@@ -27,8 +28,40 @@ pub(super) const TURN: Duration = Duration::from_millis(40);
 const MESSAGE_TEXT_BYTES: usize = 256 << 10;
 const MESSAGE_HITS: usize = 4096;
 
+/// When another search may be asked for after one that was too costly.
+const WAIT: Duration = Duration::from_secs(1);
+
 /// Distance of messages of progress.
 const PROGRESS: Duration = Duration::from_millis(200);
+
+/// What a search may cost; zero: no limit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cost {
+    pub(crate) time: Duration,
+    pub(crate) text_bytes: u64,
+}
+
+impl Cost {
+    fn check(self, spent: Duration, text_bytes: u64) -> Result<(), LimitReached> {
+        let reached = |what: String, key, value| {
+            Err(LimitReached {
+                what: format!("{what}; ask for fewer streams, a shorter time or a simpler expression"),
+                key,
+                value,
+                wait: WAIT,
+            })
+        };
+        if self.time > Duration::ZERO && spent >= self.time {
+            let what = format!("the search has taken {} s of the search threads", spent.as_secs());
+            return reached(what, "max_search_secs", self.time.as_secs());
+        }
+        if self.text_bytes > 0 && text_bytes >= self.text_bytes {
+            let what = format!("the search has looked through {text_bytes} bytes");
+            return reached(what, "max_search_text_bytes", self.text_bytes);
+        }
+        Ok(())
+    }
+}
 
 /// A running search. It queues no more than one turn's messages, and goes on when they were taken.
 #[derive(Debug)]
@@ -55,6 +88,9 @@ pub(crate) struct Search {
     messages: VecDeque<Message>,
     /// Told after the messages.
     failure: Option<SearchError>,
+    cost: Cost,
+    /// Time on the search threads.
+    spent: Duration,
     _seat: Seat,
 }
 
@@ -63,6 +99,7 @@ impl Search {
         plan: SearchPlan,
         store: Arc<dyn LogStore>,
         metrics: Arc<Metrics>,
+        cost: Cost,
         seat: Seat,
         is_cancelled: Arc<AtomicBool>,
     ) -> Self {
@@ -86,6 +123,8 @@ impl Search {
             last_progress: None,
             messages: VecDeque::new(),
             failure: None,
+            cost,
+            spent: Duration::ZERO,
             _seat: seat,
         };
         // A caller learns at once that the search runs and how much there is.
@@ -110,12 +149,13 @@ impl Search {
     pub(crate) fn turn(&mut self) {
         let began = Instant::now();
         let searched_before = self.progress.searched_text_bytes;
-        if let Err(error) = self.search_until(began + TURN) {
+        if let Err(error) = self.search_from(began) {
             self.failure = Some(error);
             self.progress.done = true;
         }
         let searched = self.progress.searched_text_bytes - searched_before;
         self.metrics.searched_text_bytes_total.add(searched);
+        self.spent += began.elapsed();
         if self.failure.is_none()
             && (self.progress.done || self.last_progress.is_none_or(|last| last.elapsed() >= PROGRESS))
         {
@@ -123,7 +163,8 @@ impl Search {
         }
     }
 
-    fn search_until(&mut self, turn_end: Instant) -> Result<(), SearchError> {
+    fn search_from(&mut self, began: Instant) -> Result<(), SearchError> {
+        let turn_end = began + TURN;
         while !self.is_cancelled() {
             let Some((slot, step)) = self.merge.next(&*self.store)? else {
                 self.flush()?;
@@ -155,6 +196,14 @@ impl Search {
                     }));
                 }
                 Step::End => {}
+            }
+            if !self.progress.done
+                && let Err(reached) = self
+                    .cost
+                    .check(self.spent + began.elapsed(), self.progress.searched_text_bytes)
+            {
+                self.flush()?;
+                return Err(reached.into());
             }
             let is_full = self.hits.text_bytes() >= MESSAGE_TEXT_BYTES || self.hits.len() >= MESSAGE_HITS;
             if is_full || self.progress.done || Instant::now() >= turn_end {

@@ -11,7 +11,7 @@ use millstream_proto::block::{BlockError, Line, Unpacked};
 use millstream_proto::v1::{Filter, Severity};
 use millstream_severity as severity;
 
-use crate::filter::{FilterError, LineFilter, REGEX_BYTES};
+use crate::filter::{AUTOMATON_BYTES, FilterError, LineFilter, REGEX_BYTES};
 
 /// A filter that looks through text.
 #[derive(Clone, Debug)]
@@ -127,7 +127,7 @@ impl TextScan {
             .multi_line(true)
             .line_terminator(Some(b'\n'))
             .size_limit(REGEX_BYTES)
-            .dfa_size_limit(REGEX_BYTES)
+            .dfa_size_limit(AUTOMATON_BYTES)
             .build(pattern)
             .ok()?;
         matcher.line_terminator()?;

@@ -13,6 +13,7 @@ use tower::Layer;
 
 use crate::Core;
 use crate::auth::{Authority, Guard, Side};
+use crate::limits::Ledger;
 
 /// Services whose health can be asked for by name; the empty name is the whole relay.
 const SERVICES: [&str; 3] = ["", "millstream.v1.IngestService", "millstream.v1.LogService"];
@@ -62,6 +63,7 @@ impl Health {
 pub(super) async fn service(
     core: &Core,
     authority: &Arc<Authority>,
+    ledger: &Arc<Ledger>,
 ) -> (Health, GrpcWebService<Guard<Routes>>) {
     let (reporter, health_service) = health_reporter();
     let health = Health(reporter);
@@ -78,6 +80,6 @@ pub(super) async fn service(
         .add_service(reflection().build_v1().expect(valid))
         .add_service(reflection().build_v1alpha().expect(valid))
         .prepare();
-    let guarded = Guard::new(Arc::clone(authority), Side::Grpc, routes);
+    let guarded = Guard::new(Arc::clone(authority), Arc::clone(ledger), Side::Grpc, routes);
     (health, GrpcWebLayer::new().layer(guarded))
 }

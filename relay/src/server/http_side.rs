@@ -16,15 +16,26 @@ use super::http_routes;
 use crate::Core;
 use crate::auth::{Audit, Authority, Guard, Side, TokenError};
 use crate::config::{Config, LinkTemplate};
+use crate::limits::Ledger;
 
 /// Everything that is asked for by plain HTTP.
 #[derive(Clone, Debug)]
 pub struct HttpSide(pub(super) Guard<Http>);
 
 impl HttpSide {
-    pub(super) fn new(core: Core, authority: &Arc<Authority>, links: Arc<[LinkTemplate]>) -> Self {
+    pub(super) fn new(
+        core: Core,
+        authority: &Arc<Authority>,
+        ledger: &Arc<Ledger>,
+        links: Arc<[LinkTemplate]>,
+    ) -> Self {
         let router = http_routes::router(core, Arc::clone(authority), links);
-        Self(Guard::new(Arc::clone(authority), Side::Http, Http(router)))
+        Self(Guard::new(
+            Arc::clone(authority),
+            Arc::clone(ledger),
+            Side::Http,
+            Http(router),
+        ))
     }
 
     /// The side without a port and without anything that runs beside it: tokens are read once, and the audit is
@@ -35,7 +46,13 @@ impl HttpSide {
     pub fn without_port(core: Core, config: &Config) -> Result<Self, TokenError> {
         let (audit, _nobody_writes) = Audit::new();
         let authority = Arc::new(Authority::new(config.auth_options(), audit)?);
-        Ok(Self::new(core, &authority, config.link_templates.clone().into()))
+        let ledger = Ledger::new(config.limits.clone(), core.metrics());
+        Ok(Self::new(
+            core,
+            &authority,
+            &ledger,
+            config.link_templates.clone().into(),
+        ))
     }
 
     /// The answer to a request, as it would go through the port.

@@ -4,6 +4,7 @@
 //! other one to the HTTP routes. Nothing here knows what a stream holds.
 
 mod connection;
+mod doors;
 mod grpc;
 mod http_routes;
 mod http_side;
@@ -28,11 +29,14 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use crate::Core;
 use crate::auth::{Audit, AuditQueue, Authority, Event, TokenError};
 use crate::config::Config;
+use crate::limits::{Ledger, Limits};
+use crate::{Core, Metrics};
 
 pub(crate) use connection::Peer;
+use doors::Doors;
+pub(crate) use doors::OnLine;
 pub use http_side::HttpSide;
 use tls::Tls;
 pub use tls::{TlsError, TlsFiles};
@@ -46,8 +50,14 @@ const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 const FRAME_BYTES: u32 = 256 << 10;
 
-/// Calls that one connection may have open.
-const CALLS_PER_CONNECTION: u32 = 1024;
+/// Headers of one request, unpacked: a token, a session's cookie and those of other programs on this machine. A list that
+/// is longer is refused, however many CONTINUATION frames it comes in.
+const HEADER_LIST_BYTES: u32 = 16 << 10;
+
+/// Streams that were reset before the relay looked at them, and those that it had to reset itself: beyond these the
+/// connection is closed ("rapid reset").
+const RESET_BEFORE_LOOKED_AT: usize = 64;
+const RESET_BY_ERROR: usize = 256;
 
 /// A connection that answers no ping for this long is dead.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
@@ -136,15 +146,17 @@ impl Relay {
             cure: "this should not happen; report it",
         })?;
         let core = Core::start(store, config.core)?;
-        let (health, grpc) = grpc::service(&core, &authority).await;
-        let http = HttpSide::new(core.clone(), &authority, config.link_templates.into());
+        let ledger = Ledger::new(config.limits.clone(), core.metrics());
+        let doors = Doors::new(&config.limits, core.metrics());
+        let (health, grpc) = grpc::service(&core, &authority, &ledger).await;
+        let http = HttpSide::new(core.clone(), &authority, &ledger, config.link_templates.into());
         let service = switch::Switch::new(grpc, http);
         let stop = CancellationToken::new();
-        let server = transport()
+        let server = transport(&config.limits)
             .layer(cors(config.cors_origins))
             .serve_with_incoming_shutdown(
                 service,
-                connection::incoming(listener, tls.clone()),
+                connection::incoming(listener, tls.clone(), Arc::clone(&doors), &config.limits),
                 stop.clone().cancelled_owned(),
             );
         let mut tasks = JoinSet::new();
@@ -152,6 +164,7 @@ impl Relay {
         let mut keepers = JoinSet::new();
         keepers.spawn(health.clone().report(core.trouble(), core.stopping()));
         keepers.spawn(core.keep_audit(audit_queue));
+        keepers.spawn(sweep(doors, core.stopping()));
         let is_tls = tls.is_some();
         if let Some(tls) = tls {
             let audit = authority.audit().clone();
@@ -173,6 +186,12 @@ impl Relay {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What it counts, as `/metrics` says it.
+    #[must_use]
+    pub fn metrics(&self) -> Arc<Metrics> {
+        self.core.metrics()
     }
 
     /// The same as a URL.
@@ -204,15 +223,30 @@ impl Relay {
     }
 }
 
+/// How often addresses that are gone are forgotten.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+
+async fn sweep(doors: Arc<Doors>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(SWEEP_INTERVAL) => doors.sweep(),
+        }
+    }
+}
+
 /// HTTP as the relay speaks it, with its windows and pings.
 #[must_use]
-pub fn transport() -> Server {
+pub fn transport(limits: &Limits) -> Server {
     Server::builder()
         .accept_http1(true)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES)
-        .max_concurrent_streams(CALLS_PER_CONNECTION)
+        .max_concurrent_streams(limits.max_calls_per_connection)
+        .http2_max_header_list_size(HEADER_LIST_BYTES)
+        .http2_max_pending_accept_reset_streams(Some(RESET_BEFORE_LOOKED_AT))
+        .http2_max_local_error_reset_streams(Some(RESET_BY_ERROR))
         .http2_keepalive_interval(Some(PING_INTERVAL))
         .http2_keepalive_timeout(Some(PING_TIMEOUT))
 }
@@ -260,6 +294,7 @@ fn cors(origins: Vec<http::HeaderValue>) -> CorsLayer {
             grpc_header("grpc-status"),
             grpc_header("grpc-message"),
             grpc_header("grpc-status-details-bin"),
+            header::RETRY_AFTER,
         ])
         .max_age(Duration::from_secs(3600))
 }

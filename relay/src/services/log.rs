@@ -44,11 +44,8 @@ impl v1::log_service_server::LogService for LogApi {
     ) -> Result<Response<Self::SearchStream>, Status> {
         let access = Access::of(&request)?;
         let request = request.into_inner();
-        Ok(Response::new(Box::pin(search::search(
-            &self.parts,
-            &access,
-            &request,
-        )?)))
+        let found = search::search(&self.parts, access, request).await?;
+        Ok(Response::new(Box::pin(found)))
     }
 
     async fn histogram(
@@ -56,7 +53,7 @@ impl v1::log_service_server::LogService for LogApi {
         request: Request<v1::HistogramRequest>,
     ) -> Result<Response<v1::HistogramResponse>, Status> {
         let access = Access::of(&request)?;
-        search::histogram(&self.parts, &access, &request.into_inner())
+        search::histogram(&self.parts, access, request.into_inner())
             .await
             .map(Response::new)
     }

@@ -1,6 +1,7 @@
 //! `Read`: a page of one stream.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use millstream_proto::block::{BlockError, OpenBlock, next_sequence};
 use millstream_proto::v1::{self, read_request};
@@ -23,6 +24,9 @@ const MAX_PAGE_BYTES: usize = 3_400 << 10;
 
 /// Stored blocks that are fetched at once.
 const FETCH_BYTES: usize = 512 << 10;
+
+/// Time that a filter which may be slow gets for one page; the caller goes on at `next_sequence`.
+const SLOW_FILTER_TIME: Duration = Duration::from_millis(100);
 
 /// Text that a filter may look through for one page, so that a call always ends soon; the caller goes on
 /// at `next_sequence`.
@@ -53,7 +57,8 @@ pub(super) async fn read(
     } else {
         request.max_lines.into()
     };
-    let page = in_store(move || {
+    let is_slow = filter.as_ref().is_some_and(LineFilter::may_be_slow);
+    let read_page = move || {
         let wanted_from = match from {
             None => 0,
             Some(read_request::From::FromSequence(sequence)) => sequence,
@@ -69,6 +74,7 @@ pub(super) async fn read(
             filter,
             accepts_zstd,
             is_full: false,
+            deadline: is_slow.then(|| Instant::now() + SLOW_FILTER_TIME),
         };
         let mut scanned_bytes = 0;
         let mut damage = None;
@@ -114,8 +120,14 @@ pub(super) async fn read(
         });
         let gap = gap.or(damage);
         Ok((page.blocks, page.position.max(wanted_from.min(end)), gap))
-    });
-    let (blocks, next_sequence, gap) = page.await.map_err(|error| error.to_status())?;
+    };
+    let page = if is_slow {
+        let filtered = parts.filter_pool.run(read_page).await;
+        filtered.map_err(|error| error.to_status())?
+    } else {
+        in_store(read_page).await
+    };
+    let (blocks, next_sequence, gap) = page.map_err(|error| error.to_status())?;
     Ok(v1::ReadResponse {
         blocks,
         next_sequence,
@@ -134,11 +146,21 @@ struct Page {
     accepts_zstd: bool,
     /// A block was left for the next page, because the message would have become too large.
     is_full: bool,
+    /// When a filter that may be slow has had its time; the caller goes on at `position`.
+    deadline: Option<Instant>,
 }
 
 impl Page {
     fn wants_more(&self) -> bool {
-        self.position < self.end && self.lines_left > 0 && self.bytes < PAGE_BYTES && !self.is_full
+        self.position < self.end
+            && self.lines_left > 0
+            && self.bytes < PAGE_BYTES
+            && !self.is_full
+            && !self.is_late()
+    }
+
+    fn is_late(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 
     /// Adds what is wanted of a stored block and moves on behind it.
@@ -160,8 +182,17 @@ impl Page {
             Some(filter) => {
                 let range = from..to;
                 let mut lines_left = self.lines_left;
+                let is_late = || self.is_late();
                 OpenBlock::open(block)?.filter(|line| {
-                    if !range.contains(&line.sequence) || line.sequence >= to || !filter.keeps(line) {
+                    if !range.contains(&line.sequence) || line.sequence >= to {
+                        return false;
+                    }
+                    // At least one line was looked at, so a caller that goes on comes to the end.
+                    if line.sequence > from && is_late() {
+                        to = line.sequence;
+                        return false;
+                    }
+                    if !filter.keeps(line) {
                         return false;
                     }
                     if lines_left == 0 {

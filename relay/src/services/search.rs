@@ -12,7 +12,7 @@ use super::status::ToStatus;
 use crate::auth::Access;
 use crate::core::CoreParts;
 use crate::metrics::Metrics;
-use crate::search::{Histogram, HistogramPlan, Search, SearchError, SearchPlan, SearchPool};
+use crate::search::{Cost, Histogram, HistogramPlan, PlanError, Search, SearchError, SearchPlan, SearchPool};
 
 /// Tells the turn that runs to end, when the call is over for whatever reason.
 struct Call {
@@ -53,18 +53,35 @@ impl Drop for Call {
     }
 }
 
-pub(super) fn search(
+/// A request as a plan. Compiling an expression of a stranger's, and choosing among a million streams, takes some
+/// milliseconds, which no other call should wait for.
+async fn planned<T: Send + 'static>(
     parts: &CoreParts,
-    access: &Access,
-    request: &v1::SearchRequest,
+    plan: impl FnOnce() -> Result<T, PlanError> + Send + 'static,
+) -> Result<T, Status> {
+    let planned = parts.filter_pool.run(plan).await;
+    planned
+        .map_err(|error| error.to_status())?
+        .map_err(|error| error.to_status())
+}
+
+pub(super) async fn search(
+    parts: &CoreParts,
+    access: Arc<Access>,
+    request: v1::SearchRequest,
 ) -> Result<impl Stream<Item = Result<v1::SearchResponse, Status>> + Send + use<>, Status> {
-    let plan = SearchPlan::new(request, &parts.registry, access).map_err(|error| error.to_status())?;
     let seat = parts.search_pool.seat().map_err(|error| error.to_status())?;
+    let registry = Arc::clone(&parts.registry);
+    let plan = planned(parts, move || SearchPlan::new(&request, &registry, &access)).await?;
     let call = Call::new(parts);
     let search = Search::new(
         plan,
         Arc::clone(&parts.store),
         Arc::clone(&parts.metrics),
+        Cost {
+            time: parts.options.max_search_time,
+            text_bytes: parts.options.max_search_text_bytes,
+        },
         seat,
         Arc::clone(&call.is_cancelled),
     );
@@ -99,11 +116,12 @@ pub(super) fn search(
 
 pub(super) async fn histogram(
     parts: &CoreParts,
-    access: &Access,
-    request: &v1::HistogramRequest,
+    access: Arc<Access>,
+    request: v1::HistogramRequest,
 ) -> Result<v1::HistogramResponse, Status> {
-    let plan = HistogramPlan::new(request, &parts.registry, access).map_err(|error| error.to_status())?;
     let seat = parts.search_pool.seat().map_err(|error| error.to_status())?;
+    let registry = Arc::clone(&parts.registry);
+    let plan = planned(parts, move || HistogramPlan::new(&request, &registry, &access)).await?;
     let call = Call::new(parts);
     let mut histogram = Histogram::new(
         plan,

@@ -4,7 +4,8 @@ use millstream_store::StoreError;
 use tonic::Status;
 
 use crate::filter::FilterError;
-use crate::search::{Busy, PlanError, SearchError};
+use crate::limits::LimitReached;
+use crate::search::{PlanError, SearchError};
 use crate::selector::SelectorError;
 use crate::subscription::{CursorError, ReadError, StartError};
 
@@ -63,9 +64,9 @@ impl ToStatus for PlanError {
     }
 }
 
-impl ToStatus for Busy {
+impl ToStatus for LimitReached {
     fn to_status(&self) -> Status {
-        Status::resource_exhausted(self.to_string())
+        Self::to_status(self)
     }
 }
 
@@ -75,6 +76,7 @@ impl ToStatus for SearchError {
             Self::Store(error) => error.to_status(),
             Self::Block { .. } => Status::data_loss(self.to_string()),
             Self::Stopping => Status::unavailable(self.to_string()),
+            Self::TooCostly(reached) => reached.to_status(),
         }
     }
 }

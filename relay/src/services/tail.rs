@@ -79,7 +79,22 @@ async fn tail(parts: &CoreParts, request: http::Request<Body>) -> Result<http::R
     let access = Access::in_extensions(request.extensions())?;
     let request = read_request(request).await?;
     let stream_ids = request.stream_ids.clone();
-    let plan = Plan::new(request, parts.store.store_id(), &access).map_err(|error| error.to_status())?;
+    let has_regex = request
+        .filter
+        .as_ref()
+        .is_some_and(|filter| !filter.regex.is_empty());
+    let store_id = parts.store.store_id();
+    let plan = if has_regex {
+        // Compiling an expression of a stranger's takes some milliseconds, which no other call should wait for.
+        let (store_id, access) = (store_id.to_owned(), Arc::clone(&access));
+        let planned = parts
+            .filter_pool
+            .run(move || Plan::new(request, &store_id, &access));
+        planned.await.map_err(|error| error.to_status())?
+    } else {
+        Plan::new(request, store_id, &access)
+    };
+    let plan = plan.map_err(|error| error.to_status())?;
     // Ids are the relay's own, so one that it does not know can never appear. Looked at after the cursor: a
     // reader of another store has to learn that it is another one.
     for stream_id in stream_ids {
@@ -106,10 +121,12 @@ async fn read_request(request: http::Request<Body>) -> Result<v1::TailRequest, S
     let body = Limited::new(request.into_body(), MAX_REQUEST_BYTES)
         .collect()
         .await
-        .map_err(|error| {
-            Status::resource_exhausted(format!(
+        .map_err(|error| match error.downcast::<Status>() {
+            // It did not arrive in time, or there is no room for it.
+            Ok(status) => *status,
+            Err(error) => Status::resource_exhausted(format!(
                 "the request could not be read, or has more than 4 MiB: {error}"
-            ))
+            )),
         })?;
     let mut bytes = body.to_bytes();
     if bytes.len() < 5 {

@@ -69,6 +69,7 @@ impl Relay {
             store: Arc::new(MemoryStore::new()),
             registry: Self::registry(Vec::new()),
             metrics: Arc::new(Metrics::default()),
+            filter_pool: Arc::new(crate::search::SearchPool::new(1)),
             stop: CancellationToken::new(),
             heartbeat: Duration::from_secs(3600),
         };

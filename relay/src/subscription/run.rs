@@ -16,7 +16,9 @@ use super::slot::Slot;
 use super::start::SlotStart;
 use super::{Cursor, Plan};
 use crate::clock::now_unix_us;
+use crate::filter::LineFilter;
 use crate::metrics::Metrics;
+use crate::search::SearchPool;
 use crate::streams::{
     Interest, Ready, Registry, RingRead, StreamHandle, Watcher, block_frame, decode_block_frame,
     message_frame,
@@ -25,6 +27,9 @@ use crate::streams::{
 /// What one turn of one stream may take: large enough to be worth the trip to the store, small enough
 /// that many streams share a connection fairly.
 const TURN_BYTES: usize = 1 << 20;
+
+/// Time that a filter which may be slow gets for one turn.
+const SLOW_FILTER_TIME: Duration = Duration::from_millis(40);
 
 /// Why a subscription had to end.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +48,8 @@ pub(crate) struct Sources {
     pub(crate) store: Arc<dyn LogStore>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) metrics: Arc<Metrics>,
+    /// Where filters are asked that may be slow.
+    pub(crate) filter_pool: Arc<SearchPool>,
     pub(crate) stop: CancellationToken,
     pub(crate) heartbeat: Duration,
 }
@@ -90,6 +97,7 @@ impl Subscription {
             let start = subscription.plan.start_of(&stream);
             subscription.add(stream, start);
         }
+        subscription.plan.forget_starts();
         // A cursor from the very first: a reader that is cut off during its history can go on from exactly here,
         // and gets streams that appear meanwhile from their first line. Where a stream begins by time is not
         // known yet.
@@ -250,6 +258,11 @@ impl Subscription {
             }
             RingRead::Frames(frames, next) => {
                 self.sources.metrics.ring_frames_total.add(frames.len() as u64);
+                if let Some(filter) = self.plan.slow_filter() {
+                    let blocks = frames.iter().map(decode_block_frame).collect();
+                    let reached = self.push_slowly(stream.stream_id, filter, blocks, position..end);
+                    return Ok(reached.await?.unwrap_or(next.min(end)));
+                }
                 for frame in frames {
                     let block = decode_block_frame(&frame);
                     self.push_block(stream.stream_id, block, Some(frame), position, end)?;
@@ -258,6 +271,11 @@ impl Subscription {
             }
             RingRead::Inside(frame, next) => {
                 self.sources.metrics.ring_frames_total.add(1);
+                if let Some(filter) = self.plan.slow_filter() {
+                    let blocks = vec![decode_block_frame(&frame)];
+                    let reached = self.push_slowly(stream.stream_id, filter, blocks, position..end);
+                    return Ok(reached.await?.unwrap_or(next.min(end)));
+                }
                 self.push_block(stream.stream_id, decode_block_frame(&frame), None, position, end)?;
                 return Ok(next.min(end));
             }
@@ -281,6 +299,11 @@ impl Subscription {
             let cause = format!("line {position} of {end} is missing");
             return Err(StoreError::Damaged { place, cause }.into());
         }
+        if let Some(filter) = self.plan.slow_filter() {
+            return self
+                .deliver_slowly(stream_id, filter, blocks, position..end)
+                .await;
+        }
         let mut reached = position;
         for block in blocks {
             if block.first_sequence >= end {
@@ -297,6 +320,58 @@ impl Subscription {
             self.push_block(stream_id, block, None, position, end)?;
         }
         Ok(reached)
+    }
+
+    /// The same for blocks of the store and a filter that may be slow: up to the first hole between them, which begins the
+    /// next turn.
+    async fn deliver_slowly(
+        &mut self,
+        stream_id: u64,
+        filter: Arc<LineFilter>,
+        mut blocks: Vec<v1::Block>,
+        lines: std::ops::Range<u64>,
+    ) -> Result<u64, ReadError> {
+        let mut reached = lines.start;
+        if blocks[0].first_sequence > reached {
+            reached = blocks[0].first_sequence.min(lines.end);
+            self.push_damage(stream_id, lines.start..reached, "they are missing from the index");
+            return Ok(reached);
+        }
+        let mut count = 0;
+        for block in &blocks {
+            if block.first_sequence >= lines.end || block.first_sequence > reached {
+                break;
+            }
+            reached = next_sequence(block)
+                .map_err(|cause| ReadError::Block { stream_id, cause })?
+                .min(lines.end);
+            count += 1;
+        }
+        blocks.truncate(count);
+        self.sources.metrics.store_frames_total.add(count as u64);
+        let stopped = self.push_slowly(stream_id, filter, blocks, lines).await?;
+        Ok(stopped.unwrap_or(reached))
+    }
+
+    /// Queues the wanted lines of blocks; where it stopped, when the filter's time was over before their end.
+    async fn push_slowly(
+        &mut self,
+        stream_id: u64,
+        filter: Arc<LineFilter>,
+        blocks: Vec<v1::Block>,
+        lines: std::ops::Range<u64>,
+    ) -> Result<Option<u64>, ReadError> {
+        let filtered = self
+            .sources
+            .filter_pool
+            .run(move || filter_in_time(&filter, &blocks, &lines));
+        let (wanted, stopped) = filtered
+            .await
+            .map_err(|_| ReadError::Stopping)?
+            .map_err(|cause| ReadError::Block { stream_id, cause })?;
+        self.frames
+            .extend(wanted.into_iter().map(|block| block_frame(stream_id, block)));
+        Ok(stopped)
     }
 
     fn push_damage(&mut self, stream_id: u64, lost: std::ops::Range<u64>, cause: &str) {
@@ -383,6 +458,35 @@ impl Subscription {
     fn push(&mut self, message: Message) {
         self.frames.push_back(message_frame(message));
     }
+}
+
+/// The lines that a filter wants of blocks, as far as it comes in [`SLOW_FILTER_TIME`]; with the sequence at which it
+/// stopped, when that is not the end. At least one line is looked at.
+fn filter_in_time(
+    filter: &LineFilter,
+    blocks: &[v1::Block],
+    lines: &std::ops::Range<u64>,
+) -> Result<(Vec<v1::Block>, Option<u64>), BlockError> {
+    let deadline = std::time::Instant::now() + SLOW_FILTER_TIME;
+    let mut wanted = Vec::new();
+    let mut stopped = None;
+    for block in blocks {
+        let open = OpenBlock::open(block)?;
+        wanted.extend(open.filter(|line| {
+            if stopped.is_some() || !lines.contains(&line.sequence) {
+                return false;
+            }
+            if line.sequence > lines.start && std::time::Instant::now() >= deadline {
+                stopped = Some(line.sequence);
+                return false;
+            }
+            filter.keeps(line)
+        }));
+        if stopped.is_some() {
+            break;
+        }
+    }
+    Ok((wanted, stopped))
 }
 
 impl Drop for Subscription {

@@ -49,7 +49,7 @@ pub(crate) struct Plan {
     pub(super) selector: Selector,
     pub(super) scope: CursorScope,
     pub(super) follow: bool,
-    pub(super) filter: Option<LineFilter>,
+    pub(super) filter: Option<Arc<LineFilter>>,
     pub(super) accepts_zstd: bool,
     only: BTreeSet<u64>,
     start: Start,
@@ -81,7 +81,8 @@ impl Plan {
                 .as_ref()
                 .map(LineFilter::compile)
                 .transpose()?
-                .flatten(),
+                .flatten()
+                .map(Arc::new),
             accepts_zstd: request.codecs.contains(&i32::from(v1::Codec::Zstd)),
             only: request.stream_ids.into_iter().collect(),
             start,
@@ -93,9 +94,26 @@ impl Plan {
         })
     }
 
+    /// Forgets where streams begin that existed when the subscription began: a cursor over a great many is some ten MiB,
+    /// and is not needed again.
+    pub(super) fn forget_starts(&mut self) {
+        self.positions = BTreeMap::new();
+        if matches!(self.start, Start::Cursor(_)) {
+            self.start = Start::Now;
+        }
+    }
+
     /// True when the caller asked for this stream by its id, or for none in particular.
     pub(super) fn wants(&self, stream: &StreamHandle) -> bool {
         self.only.is_empty() || self.only.contains(&stream.stream_id)
+    }
+
+    /// The filter, when it is one that may be slow.
+    pub(super) fn slow_filter(&self) -> Option<Arc<LineFilter>> {
+        self.filter
+            .as_ref()
+            .filter(|filter| filter.may_be_slow())
+            .map(Arc::clone)
     }
 
     /// The store has to be asked where the streams begin.

@@ -64,6 +64,8 @@ pub(crate) struct Append {
     pub(crate) stream: Arc<StreamHandle>,
     pub(crate) block: v1::Block,
     pub(crate) checkpoint: Bytes,
+    /// What it takes of its session's share of the queue.
+    pub(crate) share: Option<OwnedSemaphorePermit>,
 }
 
 #[derive(Debug)]

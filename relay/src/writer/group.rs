@@ -71,6 +71,8 @@ impl Group {
             stream,
             block,
             checkpoint,
+            // It was handed over to the group.
+            share: _,
         } = append;
         let first = block.first_sequence;
         let next = first + u64::from(block.line_count);

@@ -121,8 +121,9 @@ impl Thread {
             } => self.open_session(group, &session, agent, reply),
             Command::CloseSession { session } => self.close_session(group, &session),
             Command::OpenStream { open, reply } => self.open_stream(group, open, reply),
-            Command::Append { append, permit } => {
+            Command::Append { mut append, permit } => {
                 group.permits.push(permit);
+                group.permits.extend(append.share.take());
                 self.append(group, append);
             }
             Command::End(end) => self.end(group, end),

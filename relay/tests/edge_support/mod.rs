@@ -142,6 +142,13 @@ impl Edge {
         }
     }
 
+    /// One number of the relay's metrics, read from within: no call and no connection is needed for it.
+    pub(crate) fn relay_metric(&self, name: &str) -> u64 {
+        let metrics = self.relay.metrics().snapshot();
+        let found = metrics.into_iter().find(|(known, ..)| *known == name);
+        found.unwrap().3
+    }
+
     /// Sends these very bytes and returns all that comes until the relay closes the connection.
     pub(crate) async fn speak(&self, request: &str) -> String {
         let mut connection = TcpStream::connect(self.address()).await.unwrap();

@@ -70,7 +70,7 @@ impl RelayProcess {
         let (core, work) =
             Core::build(Arc::<SimStore>::clone(&store), options).expect("the store in memory can be read");
         let incoming = UnboundedReceiverStream::new(machine.net.listen(RELAY));
-        let serve = server::transport()
+        let serve = server::transport(&millstream_relay::limits::Limits::default())
             .layer(admit_everybody())
             .layer(wire)
             .add_routes(core.routes())

@@ -101,6 +101,9 @@ describe("words", () => {
   test("failures say what to expect", () => {
     expect(describeFailure(new ConnectError("There is no stream 9.", Code.NotFound))).toEqual({ fatal: true, otherStore: false, message: "There is no stream 9" });
     expect(describeFailure(new TypeError("Failed to fetch")).message).toBe("the relay cannot be reached");
+    const busy = new ConnectError("2 subscriptions are open", Code.ResourceExhausted, { "retry-after": "5" });
+    expect(describeFailure(busy)).toEqual({ fatal: false, otherStore: false, message: "2 subscriptions are open", retryAfterMs: 5_000 });
+    expect(describeFailure(new ConnectError("x", Code.ResourceExhausted, { "retry-after": "soon" })).retryAfterMs).toBeUndefined();
     expect(describeFailure(new ConnectError("the cursor is of another store", Code.FailedPrecondition)).otherStore).toBe(true);
   });
 });

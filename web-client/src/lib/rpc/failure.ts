@@ -6,6 +6,8 @@ export interface Failure {
   readonly fatal: boolean;
   /** The relay does not know the cursor: it has another store than before. */
   readonly otherStore: boolean;
+  /** How long the relay asks to wait before the next attempt, in milliseconds; absent when it does not say. */
+  readonly retryAfterMs?: number;
   /** A sentence without a full stop. */
   readonly message: string;
 }
@@ -18,6 +20,9 @@ const FATAL = new Set([
   Code.Unimplemented,
   Code.OutOfRange,
 ]);
+
+/** The longest wait that is believed of a relay. */
+const LONGEST_WAIT_SECONDS = 600;
 
 /** Nothing came for longer than it should take. */
 export class SilenceError extends Error {
@@ -43,6 +48,10 @@ export function describeFailure(error: unknown): Failure {
   const message = failure.rawMessage.replace(/\.$/, "") || "the call failed";
   if (failure.code === Code.FailedPrecondition) return { fatal: false, otherStore: true, message };
   if (FATAL.has(failure.code)) return { fatal: true, otherStore: false, message };
+  const retryAfterSeconds = Number(failure.metadata.get("retry-after") ?? Number.NaN);
+  if (retryAfterSeconds > 0) {
+    return { ...retry(message), retryAfterMs: Math.min(retryAfterSeconds, LONGEST_WAIT_SECONDS) * 1_000 };
+  }
   if (failure.code === Code.Unavailable && /stopp|shut/i.test(message)) return retry("the relay stopped");
   // The browser's own words for it differ ("Failed to fetch", "Load failed", "NetworkError …").
   if (/fetch|network|load failed|HTTP 50[234]/i.test(message)) return retry("the relay cannot be reached");

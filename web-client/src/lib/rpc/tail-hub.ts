@@ -277,7 +277,7 @@ export class TailHub implements TailSource {
       this.#announce();
       return true;
     }
-    const waitMs = this.#backoff.next();
+    const waitMs = (failure.retryAfterMs ?? 0) + this.#backoff.next();
     this.#connect({ kind: "waiting", atMs: Date.now() + waitMs, reason: failure.message });
     this.#wake = new AbortController();
     await pause(waitMs, this.#wake.signal, signal);

@@ -72,6 +72,7 @@ export class WatchHub implements CatalogSource {
     while (this.#watchers.size > 0) {
       const attempt = new AbortController();
       this.#attempt = attempt;
+      let askedToWaitMs: number;
       try {
         if (this.#isPolled) await this.#poll(attempt.signal);
         else await this.#follow(attempt.signal);
@@ -80,10 +81,12 @@ export class WatchHub implements CatalogSource {
       } catch (error) {
         if (attempt.signal.aborted) continue;
         if (error instanceof SilenceError && (await this.#health.explainsSilence(error))) continue;
-        this.#become({ kind: "unreachable", reason: describeFailure(error).message });
+        const failure = describeFailure(error);
+        askedToWaitMs = failure.retryAfterMs ?? 0;
+        this.#become({ kind: "unreachable", reason: failure.message });
       }
       this.#wake = new AbortController();
-      await pause(this.#backoff.next(), this.#wake.signal, attempt.signal);
+      await pause(askedToWaitMs + this.#backoff.next(), this.#wake.signal, attempt.signal);
     }
     this.#isRunning = false;
   }
