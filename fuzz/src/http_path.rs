@@ -169,16 +169,19 @@ fn stored() -> Vec<WriteOp> {
         run: None,
         end: None,
     };
-    let mut builder = BlockBuilder::new();
-    for line in LINES {
+    // A block a line, so that ranges end at blocks, within a page of them.
+    let appends = (0..).zip(LINES).map(|(sequence, line)| {
+        let mut builder = BlockBuilder::new();
         let is_kept = builder.push_line(line.trim_end().as_bytes(), 1, Channel::Stdout, false);
-        assert!(is_kept, "three short lines fit into a block");
-    }
-    let append = AppendOp {
-        stream_id: 1,
-        block: builder.finish(0).expect("there are lines"),
-        checkpoint: bytes::Bytes::new(),
-        last_line_unix_us: 1,
-    };
-    vec![WriteOp::PutStream(record), WriteOp::Append(append)]
+        assert!(is_kept, "a short line fits into a block");
+        WriteOp::Append(AppendOp {
+            stream_id: 1,
+            block: builder.finish(sequence).expect("there is a line"),
+            checkpoint: bytes::Bytes::new(),
+            last_line_unix_us: 1,
+        })
+    });
+    std::iter::once(WriteOp::PutStream(record))
+        .chain(appends)
+        .collect()
 }

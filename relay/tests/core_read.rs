@@ -62,6 +62,12 @@ async fn pages_of_any_range_and_size_add_up_to_the_stream() {
             assert_eq!(pages(&relay, request, end).await, expected);
         }
     }
+    for range in [0..20, 0..1, 15..45, 0..0, 990..1000] {
+        let chunks = relay.core.raw(1, range.clone()).map(Result::unwrap);
+        let raw: Vec<u8> = chunks.collect::<Vec<_>>().await.concat();
+        let expected: String = range.clone().map(|number| text("x", number) + "\n").collect();
+        assert_eq!(String::from_utf8(raw).unwrap(), expected, "{range:?}");
+    }
     let filter = Some(v1::Filter {
         substring: "99 ".to_owned(),
         ..v1::Filter::default()

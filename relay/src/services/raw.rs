@@ -23,6 +23,10 @@ pub(crate) fn raw(
     futures_util::stream::unfold(state, move |state| async move {
         let (store, mut left, mut page) = state?;
         loop {
+            // Whatever else the page holds is none of the range's, and does not have to join on to it.
+            if left.is_empty() {
+                return None;
+            }
             if let Some(open) = page.next() {
                 let open: OpenBlock = open;
                 if open.first_sequence() > left.start {
@@ -41,9 +45,6 @@ pub(crate) fn raw(
                     return Some((Ok(bytes), Some((store, left, page))));
                 }
                 continue;
-            }
-            if left.is_empty() {
-                return None;
             }
             let reader = Arc::clone(&store);
             let from = left.start;
