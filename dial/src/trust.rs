@@ -13,7 +13,7 @@ use rustls::crypto::{CryptoProvider, ring as provider};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use tonic::transport::{ClientTlsConfig, Endpoint, Identity};
 
 use crate::DialError;
@@ -82,6 +82,19 @@ impl Trust {
         endpoint
             .tls_config_with_verifier(tls, verifier)
             .map_err(|error| DialError::Tls(root_cause(&error)))
+    }
+
+    /// TLS towards somebody else than a relay, verified in the same way.
+    ///
+    /// # Errors
+    /// A file cannot be used, or there is no authority to believe.
+    pub fn client_config(&self) -> Result<ClientConfig, DialError> {
+        let config = ClientConfig::builder_with_provider(Arc::new(provider::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| DialError::Tls(error.to_string()))?
+            .with_root_certificates(self.roots()?)
+            .with_no_client_auth();
+        Ok(config)
     }
 
     fn verifier(&self) -> Result<Verifier, DialError> {

@@ -12,20 +12,12 @@ use millstream_relay::auth::Role;
 const JSON: &str = "content-type: application/json\r\n";
 const LIST: &str = "/millstream.v1.LogService/ListStreams";
 
-/// Headers that a browser sends from the relay's own page.
-fn own_page(edge: &Edge) -> String {
-    format!(
-        "origin: http://{}\r\nsec-fetch-site: same-origin\r\n",
-        edge.address()
-    )
-}
-
 async fn log_in(edge: &Edge, token: &str) -> Answer {
     let body = serde_json::json!({ "token": token }).to_string();
     edge.send(
         "POST",
         "/api/session",
-        &format!("{JSON}{}", own_page(edge)),
+        &format!("{JSON}{}", edge.own_page()),
         body.as_bytes(),
     )
     .await
@@ -66,7 +58,7 @@ async fn a_token_becomes_a_session_that_ends_with_a_logout() {
     );
 
     let cookie = cookie_of(&answer);
-    let page = own_page(&edge);
+    let page = edge.own_page();
     assert_eq!(call(&edge, &format!("{page}{cookie}")).await, "");
     let session = edge.send("GET", "/api/session", &cookie, b"").await.text();
     assert!(
@@ -96,7 +88,7 @@ async fn a_session_ends_with_its_token_and_cuts_what_runs() {
     let cookie = cookie_of(&log_in(&edge, &token).await);
     let headers = format!(
         "content-type: application/grpc-web+proto\r\n{}{cookie}",
-        own_page(&edge)
+        edge.own_page()
     );
     let mut watch = edge
         .open("POST", "/millstream.v1.LogService/Watch", &headers, &[0; 5])
@@ -110,7 +102,7 @@ async fn a_session_ends_with_its_token_and_cuts_what_runs() {
     }
     let last = String::from_utf8_lossy(&last).into_owned();
     assert!(last.contains("grpc-status:16"), "{last}");
-    assert_eq!(call(&edge, &format!("{}{cookie}", own_page(&edge))).await, "16");
+    assert_eq!(call(&edge, &format!("{}{cookie}", edge.own_page())).await, "16");
     edge.relay.stop().await;
 }
 
@@ -161,7 +153,7 @@ async fn a_session_cannot_be_used_or_begun_by_pages_of_others() {
 async fn a_login_that_cannot_be_is_refused_in_words() {
     let edge = Edge::asking().await;
     let agent = edge.token(Role::Agent, "host=a").await;
-    let page = own_page(&edge);
+    let page = edge.own_page();
     for (headers, body, status, words) in [
         (JSON, "{\"token\":\"mst_wrong\"}".to_owned(), 401, "not valid"),
         (JSON, "{\"token\":\"\"}".to_owned(), 401, "not valid"),
@@ -198,25 +190,12 @@ async fn a_login_that_cannot_be_is_refused_in_words() {
     edge.relay.stop().await;
 }
 
-/// The audit as an admin downloads it, once it says this.
-async fn audit_with(edge: &Edge, admin: &str, words: &str) -> String {
-    let begin = Instant::now();
-    let headers = format!("authorization: Bearer {admin}\r\n");
-    loop {
-        let text = edge.send("GET", "/api/streams/1/raw", &headers, b"").await.text();
-        if text.contains(words) {
-            return text;
-        }
-        assert!(begin.elapsed() < SOON, "{words:?} is not in\n{text}");
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_audit_says_who_did_what_and_only_admins_read_it() {
     let edge = Edge::asking().await;
     let admin = edge.token(Role::Admin, "").await;
     let viewer = edge.token(Role::Viewer, "").await;
-    let page = own_page(&edge);
+    let page = edge.own_page();
     let cookie = cookie_of(&log_in(&edge, &viewer).await);
     log_in(&edge, "mst_wrong").await;
     edge.send("DELETE", "/api/session", &format!("{page}{cookie}"), b"")
@@ -230,7 +209,7 @@ async fn the_audit_says_who_did_what_and_only_admins_read_it() {
         .await;
     edge.tokens().revoke("viewer-1").unwrap();
 
-    let audit = audit_with(&edge, &admin, "token-revoked").await;
+    let audit = edge.audit_with(&admin, "token-revoked").await;
     let events: Vec<serde_json::Value> = audit
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
@@ -302,12 +281,12 @@ async fn a_flood_of_refusals_is_a_number_in_the_audit() {
             401
         );
     }
-    let audit = audit_with(&edge, &admin, "\"event\":\"more\"").await;
+    let audit = edge.audit_with(&admin, "\"event\":\"more\"").await;
     let mut one_by_one = 0;
     let mut as_number = 0;
     let begin = Instant::now();
     while one_by_one + as_number < 200 {
-        let audit = audit_with(&edge, &admin, "more").await;
+        let audit = edge.audit_with(&admin, "more").await;
         let events: Vec<serde_json::Value> = audit
             .lines()
             .map(|line| serde_json::from_str(line).unwrap())

@@ -6,7 +6,7 @@
 mod edge_support;
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use edge_support::{Edge, SOON};
 use millstream_proto::block::BlockBuilder;
@@ -402,6 +402,11 @@ async fn an_agents_token_sends_for_its_own_host_and_sources_only() {
     );
     agent.open("npm", "x").await.unwrap();
     agent.line("allowed").await;
+    // Asked for again and again, it is in the audit once.
+    for _ in 0..3 {
+        agent.open("make", "x").await.unwrap_err();
+    }
+    agent.open("make", "y").await.unwrap_err();
 
     // It can read nothing.
     let mut log = LogServiceClient::new(with_token(edge, &token).await);
@@ -417,6 +422,30 @@ async fn an_agents_token_sends_for_its_own_host_and_sources_only() {
         .err()
         .unwrap();
     assert_eq!(error.code(), Code::PermissionDenied);
+    let mut log = LogServiceClient::new(with_token(edge, &viewer).await);
+    let audit = v1::ListStreamsRequest {
+        selector: "source=audit".to_owned(),
+        ..v1::ListStreamsRequest::default()
+    };
+    let audit = log.list_streams(audit).await.unwrap().into_inner().streams;
+    let path = format!("/api/streams/{}/raw", audit[0].stream_id);
+    let headers = format!("authorization: Bearer {viewer}\r\n");
+    let begin = Instant::now();
+    let audit = loop {
+        let audit = edge.send("GET", &path, &headers, b"").await.text();
+        if audit.contains("may not send source make, y") {
+            break audit;
+        }
+        assert!(begin.elapsed() < CUT_LIMIT, "{audit}");
+    };
+    assert_eq!(
+        audit
+            .matches("agent a-other of host web-1 may not send source make, x")
+            .count(),
+        1,
+        "{audit}"
+    );
+    assert!(audit.contains("\"who\":\"token agent-"), "{audit}");
     teams.edge.relay.stop().await;
 }
 
@@ -467,7 +496,7 @@ async fn a_revocation_ends_subscriptions_watches_and_sessions_that_run() {
     // The agent is away: its session is over, not only silent.
     let token = edge.token(Role::Viewer, "").await;
     let mut log = LogServiceClient::new(with_token(&edge, &token).await);
-    let begin = std::time::Instant::now();
+    let begin = Instant::now();
     loop {
         let agents = log
             .list_agents(v1::ListAgentsRequest::default())

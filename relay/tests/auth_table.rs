@@ -7,7 +7,7 @@ mod edge_support;
 use std::collections::BTreeSet;
 
 use edge_support::Edge;
-use millstream_relay::auth::{Role, Rule, rules};
+use millstream_relay::auth::{CALLBACK, Role, Rule, rules};
 use prost::Message as _;
 
 /// What the guard answers.
@@ -111,8 +111,23 @@ async fn every_role_may_get_the_paths_that_the_table_says() {
             assert_eq!(verdict, expected(rule, *role), "{path} as {role:?}");
         }
     }
+    // The way to a login provider and back; `auth_oidc` walks it.
+    for (method, path, rule) in [
+        ("POST", rules::LOGIN, Some(Rule::OpenToOwnPages)),
+        ("GET", rules::LOGIN, None),
+        ("GET", CALLBACK, Some(Rule::Open)),
+        ("HEAD", CALLBACK, None),
+        ("POST", CALLBACK, None),
+    ] {
+        assert_eq!(
+            rules::of_http(&method.parse().unwrap(), path),
+            rule,
+            "{method} {path}"
+        );
+    }
     let admin = callers.last().unwrap().1.as_deref();
     for (method, path) in [
+        ("GET", "/api/login"),
         ("GET", "/api/"),
         ("GET", "/api/anything"),
         ("GET", "/api/streams/1"),

@@ -243,6 +243,8 @@ fn make_seeds() {
         ("session", 2, "/api/session"),
         ("settings", 4, "/api/settings"),
         ("logout", 3, "/api/session"),
+        ("login", 2, "/api/login/oidc"),
+        ("callback", 0, "/api/login/oidc/callback?code=x&state=y&iss=z"),
     ] {
         write("http_path", name, &[&[choices][..], target.as_bytes()].concat());
     }

@@ -220,7 +220,12 @@ impl Access {
 
     /// Ends every call that runs and refuses every later one; the first reason counts.
     pub(crate) fn withdraw(&self, reason: &'static str) {
-        self.lock().end(reason);
+        self.lock().end(Code::Unauthenticated, reason);
+    }
+
+    /// The same for callers who may well have these rights still, and find out by calling again.
+    pub(crate) fn withdraw_for_now(&self, reason: &'static str) {
+        self.lock().end(Code::Unavailable, reason);
     }
 
     pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, Calls> {

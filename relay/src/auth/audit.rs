@@ -24,7 +24,8 @@ pub(crate) const AUDIT_SOURCE: &str = "audit";
 /// Events that wait to be written. Full: the event is dropped and counted.
 const QUEUE_EVENTS: usize = 1024;
 
-/// Refusals that are written one by one in one second.
+/// Refusals that are written one by one in one second, and, counted apart so that they hide no refusal, headers that
+/// were ignored.
 const REFUSALS_PER_SECOND: u32 = 20;
 
 /// Wait after the stream could not be opened.
@@ -86,6 +87,12 @@ pub(crate) enum Event {
         call: String,
         why: String,
     },
+    /// Somebody who is no trusted proxy sent its header; it counted for nothing.
+    HeaderIgnored {
+        from: String,
+        header: String,
+        call: String,
+    },
     /// A file of the configuration was read again.
     Reloaded {
         what: String,
@@ -93,6 +100,7 @@ pub(crate) enum Event {
     /// Events that are not here one by one: too many at a time.
     More {
         refused: u64,
+        headers_ignored: u64,
         dropped: u64,
     },
 }
@@ -172,24 +180,22 @@ pub(crate) fn shortened(text: &str) -> String {
     text.chars().take(MAX_TEXT).collect()
 }
 
-/// Lets only so many refusals a second through.
+/// Lets only so many events a second through that are cheap to cause.
 #[derive(Debug)]
 struct Throttle {
     window_began: Instant,
+    refused: Held,
+    headers_ignored: Held,
+}
+
+#[derive(Debug, Default)]
+struct Held {
     passed: u32,
     held: u64,
 }
 
-impl Throttle {
-    /// Whether the event is written by itself.
-    fn passes(&mut self, event: &Event, now: Instant) -> bool {
-        if now.duration_since(self.window_began) >= Duration::from_secs(1) {
-            self.window_began = now;
-            self.passed = 0;
-        }
-        if !matches!(event, Event::Refused { .. }) {
-            return true;
-        }
+impl Held {
+    fn passes(&mut self) -> bool {
         if self.passed < REFUSALS_PER_SECOND {
             self.passed += 1;
             return true;
@@ -199,22 +205,46 @@ impl Throttle {
     }
 }
 
+impl Throttle {
+    fn new(now: Instant) -> Self {
+        Self {
+            window_began: now,
+            refused: Held::default(),
+            headers_ignored: Held::default(),
+        }
+    }
+
+    /// Whether the event is written by itself.
+    fn passes(&mut self, event: &Event, now: Instant) -> bool {
+        if now.duration_since(self.window_began) >= Duration::from_secs(1) {
+            self.window_began = now;
+            self.refused.passed = 0;
+            self.headers_ignored.passed = 0;
+        }
+        match event {
+            Event::Refused { .. } => self.refused.passes(),
+            Event::HeaderIgnored { .. } => self.headers_ignored.passes(),
+            _ => true,
+        }
+    }
+
+    fn holds_any(&self) -> bool {
+        self.refused.held + self.headers_ignored.held > 0
+    }
+}
+
 impl AuditQueue {
     /// Writes what comes until `stop`, and what waits then.
     pub(crate) async fn write(mut self, parts: Arc<CoreParts>, stop: CancellationToken) {
         let mut stream = None;
-        let mut throttle = Throttle {
-            window_began: Instant::now(),
-            passed: 0,
-            held: 0,
-        };
+        let mut throttle = Throttle::new(Instant::now());
         let mut batch = Vec::new();
         loop {
             let more_due = throttle.window_began + Duration::from_secs(1);
             tokio::select! {
                 biased;
                 count = self.queue.recv_many(&mut batch, 256) => if count == 0 { return },
-                () = tokio::time::sleep_until(more_due), if throttle.held > 0 => {}
+                () = tokio::time::sleep_until(more_due), if throttle.holds_any() => {}
                 () = stop.cancelled() => return,
             }
             let now = Instant::now();
@@ -222,14 +252,19 @@ impl AuditQueue {
                 .drain(..)
                 .filter(|event| throttle.passes(event, now))
                 .collect();
-            let refused = if now >= more_due {
-                std::mem::take(&mut throttle.held)
+            let (refused, headers_ignored) = if now >= more_due {
+                let take = |held: &mut Held| std::mem::take(&mut held.held);
+                (take(&mut throttle.refused), take(&mut throttle.headers_ignored))
             } else {
-                0
+                (0, 0)
             };
             let dropped = self.dropped.swap(0, Ordering::Relaxed);
-            if refused + dropped > 0 {
-                events.push(Event::More { refused, dropped });
+            if refused + headers_ignored + dropped > 0 {
+                events.push(Event::More {
+                    refused,
+                    headers_ignored,
+                    dropped,
+                });
             }
             let lines: Vec<String> = events
                 .iter()
@@ -275,14 +310,17 @@ mod tests {
     #[test]
     fn a_flood_of_refusals_becomes_a_number_and_hides_nothing_else() {
         let begin = Instant::now();
-        let mut throttle = Throttle {
-            window_began: begin,
-            passed: 0,
-            held: 0,
+        let mut throttle = Throttle::new(begin);
+        let ignored = Event::HeaderIgnored {
+            from: String::new(),
+            header: "x-forwarded-user".to_owned(),
+            call: String::new(),
         };
+        let passed = (0..1000).filter(|_| throttle.passes(&ignored, begin)).count();
+        assert_eq!(passed, REFUSALS_PER_SECOND as usize);
         let passed = (0..1000).filter(|_| throttle.passes(&refused(), begin)).count();
         assert_eq!(passed, REFUSALS_PER_SECOND as usize);
-        assert_eq!(throttle.held, 1000 - u64::from(REFUSALS_PER_SECOND));
+        assert_eq!(throttle.refused.held, 1000 - u64::from(REFUSALS_PER_SECOND));
         let login = Event::Login {
             who: "x".to_owned(),
             from: "y".to_owned(),

@@ -8,10 +8,14 @@ use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
 use super::access::Refusal;
-use super::audit::{Audit, Event};
+use super::audit::{self, Audit, Event};
 use super::book::Book;
+use super::cookie::{Cookie, CookieKind};
+use super::forwarded::{Forwarded, ForwardedPeople, ProxyTrust, Said};
+use super::oidc::{Oidc, OidcOptions};
 use super::origin::WebPolicy;
-use super::sessions::{CookieKind, Sessions};
+use super::people::{People, PersonRule};
+use super::sessions::Sessions;
 use super::token_file::{TokenError, TokenFile};
 use super::{Access, Role, Rule};
 use crate::server::Peer;
@@ -35,6 +39,12 @@ pub(crate) struct Authority {
     is_reachable: bool,
     sessions: Sessions,
     cookie: CookieKind,
+    people: People,
+    /// `None`: people cannot log in by a provider.
+    oidc: Option<Arc<Oidc>>,
+    /// `None`: no proxy is believed.
+    proxy: Option<ProxyTrust>,
+    forwarded: ForwardedPeople,
     audit: Audit,
 }
 
@@ -51,6 +61,10 @@ impl Authority {
             is_reachable: options.is_reachable,
             sessions: Sessions::default(),
             cookie: options.cookie,
+            people: People::new(options.people),
+            oidc: options.oidc.map(|options| Arc::new(Oidc::new(options))),
+            proxy: options.proxy,
+            forwarded: ForwardedPeople::default(),
             audit,
         })
     }
@@ -72,6 +86,26 @@ impl Authority {
         &self.warnings
     }
 
+    pub(super) fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    pub(super) fn cookie(&self) -> CookieKind {
+        self.cookie
+    }
+
+    pub(super) fn web(&self) -> &WebPolicy {
+        &self.web
+    }
+
+    pub(super) fn people(&self) -> &People {
+        &self.people
+    }
+
+    pub(crate) fn oidc(&self) -> Option<&Arc<Oidc>> {
+        self.oidc.as_ref()
+    }
+
     /// Whether the page that the request comes from may call.
     pub(crate) fn check_site(&self, request: &http::request::Parts) -> Result<(), Refusal> {
         let denied = |message| Refusal::new(Code::PermissionDenied, message);
@@ -88,9 +122,13 @@ impl Authority {
         if let Some(everybody) = &self.everybody {
             return Ok(Some(Arc::clone(everybody)));
         }
+        let said = self.read_forwarded(request);
         let Some(value) = request.headers.get(header::AUTHORIZATION) else {
-            if let Some(secret) = self.cookie.read(&request.headers) {
-                return self.by_session(secret, request);
+            if let Some(forwarded) = said? {
+                return self.by_proxy(forwarded, request).map(Some);
+            }
+            if let Some(secret) = self.cookie.read(Cookie::Session, &request.headers) {
+                return self.by_session(secret, request).map(Some);
             }
             return Ok(request.extensions.get().and_then(by_certificate));
         };
@@ -107,7 +145,7 @@ impl Authority {
 
     /// A token that was made a moment ago works at once: the file is looked at before it is refused. That is one small
     /// read after each change, and one question to the file system for each token that is wrong.
-    fn find_token(&self, token: &str) -> Option<Arc<Access>> {
+    pub(super) fn find_token(&self, token: &str) -> Option<Arc<Access>> {
         self.book.find(token).or_else(|| {
             if !self.book.is_stale() {
                 return None;
@@ -117,72 +155,79 @@ impl Authority {
         })
     }
 
-    fn by_session(
-        &self,
-        secret: &str,
-        request: &http::request::Parts,
-    ) -> Result<Option<Arc<Access>>, Refusal> {
+    /// Who the proxy in front says it is. `None`: it says nothing, or is no proxy that is believed.
+    fn read_forwarded(&self, request: &http::request::Parts) -> Result<Option<Forwarded>, Refusal> {
+        let Some(proxy) = &self.proxy else {
+            return Ok(None);
+        };
+        let address = request.extensions.get::<Peer>().and_then(|peer| peer.address);
+        match proxy.read(address.map(|address| address.ip()), &request.headers) {
+            Ok(Said::Nothing) => Ok(None),
+            Ok(Said::By(forwarded)) => Ok(Some(forwarded)),
+            Ok(Said::ByAStranger) => {
+                self.audit.tell(Event::HeaderIgnored {
+                    from: audit::from(address),
+                    header: proxy.user_header.to_string(),
+                    call: audit::shortened(&format!("{} {}", request.method, request.uri.path())),
+                });
+                Ok(None)
+            }
+            Err(message) => Err(Refusal::new(Code::PermissionDenied, message)),
+        }
+    }
+
+    /// Why a person is not let in whom the proxy in front names.
+    pub(super) fn refusal_by_proxy(&self, request: &http::request::Parts) -> Option<Refusal> {
+        let address = request.extensions.get::<Peer>().and_then(|peer| peer.address);
+        let proxy = self.proxy.as_ref()?;
+        match proxy.read(address.map(|address| address.ip()), &request.headers) {
+            Ok(Said::Nothing | Said::ByAStranger) => None,
+            Ok(Said::By(forwarded)) => self.by_proxy(forwarded, request).err(),
+            Err(message) => Some(Refusal::new(Code::PermissionDenied, message)),
+        }
+    }
+
+    fn by_proxy(&self, forwarded: Forwarded, request: &http::request::Parts) -> Result<Arc<Access>, Refusal> {
+        // The proxy adds its header to whatever the browser sends, as browsers do with cookies; and unlike the
+        // session's cookie, the proxy's own may come along from pages of others.
+        self.check_own_page(request)?;
+        self.forwarded
+            .access(forwarded, &self.people)
+            .map_err(|person| Refusal {
+                who: Some(person.name.clone()),
+                ..Refusal::new(
+                    Code::PermissionDenied,
+                    format!(
+                        "no rule of this relay lets {} in; whoever runs it decides that",
+                        person.name
+                    ),
+                )
+            })
+    }
+
+    fn by_session(&self, secret: &str, request: &http::request::Parts) -> Result<Arc<Access>, Refusal> {
+        self.check_own_page(request)?;
+        self.sessions
+            .find(secret)
+            .ok_or_else(|| unauthenticated("the session is over; log in again"))
+    }
+
+    /// What comes along by itself (a cookie, a proxy's header) counts for requests of the relay's own pages only.
+    fn check_own_page(&self, request: &http::request::Parts) -> Result<(), Refusal> {
+        let denied = |message: String| Refusal::new(Code::PermissionDenied, message);
         // Browsers say with every POST where it comes from (which was checked before); what says nothing is none,
         // and has no use for a cookie.
         let says_where =
             request.headers.contains_key(header::ORIGIN) || request.headers.contains_key("sec-fetch-site");
         if request.method == Method::POST && !says_where {
-            return Err(Refusal::new(
-                Code::PermissionDenied,
-                "a session is for browsers; programs send the header `authorization: Bearer TOKEN`",
+            return Err(denied(
+                "a session is for browsers; programs send the header `authorization: Bearer TOKEN`"
+                    .to_owned(),
             ));
         }
-        match self.sessions.find(secret) {
-            Some(access) => Ok(Some(access)),
-            None => Err(unauthenticated("the session is over; log in again")),
-        }
-    }
-
-    /// Begins a session with a token. Returns who it is and the cookie to set.
-    pub(crate) fn log_in(&self, token: &str, from: String) -> Result<(Arc<Access>, String), Refusal> {
-        let refused = |refusal: Refusal| {
-            self.audit.tell(Event::Refused {
-                who: "somebody who logs in".to_owned(),
-                from: from.clone(),
-                call: "POST /api/session".to_owned(),
-                why: refusal.message.clone(),
-            });
-            refusal
-        };
-        if !self.asks() {
-            return Err(Refusal::new(
-                Code::InvalidArgument,
-                "this relay asks nobody to log in",
-            ));
-        }
-        let access = self
-            .find_token(token)
-            .ok_or_else(|| refused(unauthenticated(BAD_TOKEN)))?;
-        access.check(Rule::Needs(Role::Viewer)).map_err(refused)?;
-        let (secret, lifetime_secs) = self
-            .sessions
-            .begin(&access)
-            .map_err(|error| refused(Refusal::new(Code::ResourceExhausted, error.to_string())))?;
-        self.audit.tell(Event::Login {
-            who: access.who().to_owned(),
-            from,
-        });
-        Ok((access, self.cookie.set(Some(&secret), lifetime_secs)))
-    }
-
-    /// Ends the session of a request, if it has one. Returns the cookie that makes the browser forget it.
-    pub(crate) fn log_out(&self, headers: &http::HeaderMap, from: String) -> String {
-        if let Some(access) = self
-            .cookie
-            .read(headers)
-            .and_then(|secret| self.sessions.end(secret))
-        {
-            self.audit.tell(Event::Logout {
-                who: access.who().to_owned(),
-                from,
-            });
-        }
-        self.cookie.set(None, 0)
+        self.web
+            .check_own_origin(&request.uri, &request.headers)
+            .map_err(denied)
     }
 
     /// Who it is, if they may make a call with this rule.
@@ -231,6 +276,7 @@ impl Authority {
             Err(error) => tracing::error!(%error, "the tokens that were known stay valid"),
         }
         self.sessions.sweep();
+        self.forwarded.sweep();
         if saves && let Err(error) = self.book.save_use() {
             tracing::warn!(%error, "could not write down when tokens were used");
         }
@@ -248,9 +294,13 @@ pub(crate) struct AuthOptions {
     /// The relay listens on more than loopback.
     pub(crate) is_reachable: bool,
     pub(crate) cookie: CookieKind,
+    pub(crate) people: Vec<PersonRule>,
+    pub(crate) oidc: Option<OidcOptions>,
+    pub(crate) proxy: Option<ProxyTrust>,
 }
 
-const BAD_TOKEN: &str = "the token is not valid: it is unknown, revoked or expired; ask for another one";
+pub(super) const BAD_TOKEN: &str =
+    "the token is not valid: it is unknown, revoked or expired; ask for another one";
 
 /// An agent that its certificate names: it may send for the hosts that stand in it.
 fn by_certificate(peer: &Peer) -> Option<Arc<Access>> {
@@ -267,7 +317,7 @@ fn by_certificate(peer: &Peer) -> Option<Arc<Access>> {
     .ok()
 }
 
-fn unauthenticated(message: &str) -> Refusal {
+pub(super) fn unauthenticated(message: &str) -> Refusal {
     Refusal::new(Code::Unauthenticated, message)
 }
 

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +22,9 @@ const EXPIRED: &str = "the token has expired; ask for another one";
 pub(crate) struct Book {
     file: TokenFile,
     state: RwLock<State>,
+    /// Held while the file is read: of two readers at a time the slower one could have the older file, and would
+    /// revoke what was made in between.
+    reading: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -93,6 +96,7 @@ impl Book {
         let book = Self {
             file,
             state: RwLock::default(),
+            reading: Mutex::default(),
         };
         book.read_again()?;
         Ok(book)
@@ -122,6 +126,7 @@ impl Book {
     /// Reads the file if it is not as it was, and ends what expired. What cannot be read changes nothing: the
     /// tokens that are known stay, and so does what was revoked.
     pub(crate) fn refresh(&self) -> Result<Vec<TokenChange>, TokenError> {
+        let _turn = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         let mut changes = Vec::new();
         let (stamp, is_told) = {
             let state = self.read();

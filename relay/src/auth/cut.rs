@@ -13,8 +13,8 @@ use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
-use tonic::Status;
 use tonic::body::Body;
+use tonic::{Code, Status};
 
 use super::Access;
 
@@ -23,7 +23,8 @@ use super::Access;
 pub(super) struct Calls {
     next_id: u64,
     running: HashMap<u64, Arc<Flag>>,
-    ended: Option<&'static str>,
+    /// With what status, and why.
+    ended: Option<(Code, &'static str)>,
 }
 
 #[derive(Debug, Default)]
@@ -52,11 +53,11 @@ impl Calls {
     }
 
     pub(super) fn ended(&self) -> Option<&'static str> {
-        self.ended
+        self.ended.map(|(_, reason)| reason)
     }
 
-    pub(super) fn end(&mut self, reason: &'static str) {
-        self.ended.get_or_insert(reason);
+    pub(super) fn end(&mut self, code: Code, reason: &'static str) {
+        self.ended.get_or_insert((code, reason));
         for (_, flag) in self.running.drain() {
             flag.cut();
         }
@@ -86,11 +87,9 @@ impl Call {
                 return Poll::Pending;
             }
         }
-        Poll::Ready(Status::unauthenticated(self.reason()))
-    }
-
-    fn reason(&self) -> &'static str {
-        self.access.lock().ended.unwrap_or("the access was withdrawn")
+        let ended = self.access.lock().ended;
+        let (code, reason) = ended.unwrap_or((Code::Unauthenticated, "the access was withdrawn"));
+        Poll::Ready(Status::new(code, reason))
     }
 
     /// The future's result, unless the access is withdrawn before it is there.

@@ -78,7 +78,7 @@ where
         if let Some(reached) = peer.and_then(|peer| peer.line.refused()) {
             return answer_at_once(&mut on_line, side.refuse_limit(reached));
         }
-        let report = Report::of(&self.authority, &parts);
+        let report = Arc::new(Report::of(&self.authority, &parts));
         let admitted = side.rule(&parts).and_then(|rule| {
             let access = decide(&self.authority, rule, &parts)?;
             if let (Rule::Needs(Role::Operator | Role::Admin), Some(access)) = (rule, &access) {
@@ -114,6 +114,7 @@ where
         let call = access.begin();
         let who = access.who().to_owned();
         parts.extensions.insert(access);
+        parts.extensions.insert(Arc::clone(&report));
         let answer = self.inner.call(Request::from_parts(parts, body));
         Box::pin(async move {
             match call.guard(answer).await {
@@ -139,8 +140,10 @@ where
     }
 }
 
-/// What the audit needs of a request.
-struct Report {
+/// What the audit needs of a request; in the extensions of each that is let through, for services that refuse
+/// something in the midst of a call.
+#[derive(Debug)]
+pub(crate) struct Report {
     audit: Audit,
     from: String,
     call: String,
@@ -168,6 +171,14 @@ impl Report {
             audit: self.audit.clone(),
             from: self.from.clone(),
         }
+    }
+
+    /// The caller was let in and wanted something in the midst of the call that they may not.
+    pub(crate) fn refused_within(&self, access: &super::Access, why: &str) {
+        self.refused(&Refusal {
+            who: Some(access.who().to_owned()),
+            ..Refusal::new(Code::PermissionDenied, why)
+        });
     }
 
     /// What does not exist is no refusal.

@@ -48,6 +48,12 @@ impl PublicUrl {
 pub(crate) type CrossSite = String;
 
 impl PublicUrl {
+    /// Such as `https://logs.example.com`.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
     pub(crate) fn is_https(&self) -> bool {
         self.origin.starts_with("https://")
     }
@@ -71,6 +77,38 @@ impl WebPolicy {
         match headers.get("sec-fetch-site").map(http::HeaderValue::as_bytes) {
             None | Some(b"same-origin" | b"none") => Ok(()),
             Some(_) => Err("another site made the browser send this request".to_owned()),
+        }
+    }
+
+    /// Whether the request comes from the relay's own pages, as far as the browser says where it comes from.
+    pub(crate) fn check_own_origin(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), CrossSite> {
+        match headers.get(header::ORIGIN) {
+            Some(origin) if !self.is_own(uri, headers, origin.as_bytes()) => {
+                Err("a page of another origin may call this relay with a token of its own only".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The origin by which the browser that sent this reaches the relay, for addresses that somebody else has to
+    /// lead it to.
+    pub(crate) fn public_origin(&self, uri: &Uri, headers: &HeaderMap) -> Result<String, CrossSite> {
+        let said = headers
+            .get(header::ORIGIN)
+            .and_then(|origin| origin.to_str().ok())
+            .filter(|origin| self.is_own(uri, headers, origin.as_bytes()))
+            .ok_or("only the relay's own page can begin a login")?;
+        match &self.public_url {
+            Some(url) if url.origin.eq_ignore_ascii_case(said) => Ok(url.origin.clone()),
+            Some(url) => Err(format!(
+                "log in at {}: the login provider leads there",
+                url.origin
+            )),
+            // Where nobody configured it, only names of this machine are the relay's without doubt.
+            None => {
+                self.check_host(uri, headers)?;
+                Ok(said.to_ascii_lowercase())
+            }
         }
     }
 
@@ -245,6 +283,47 @@ mod tests {
         assert!(
             policy()
                 .check_host(&h2, &headers(&[("host", "localhost")]))
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn what_comes_along_by_itself_counts_for_own_pages_only() {
+        let uri = Uri::from_static("/x");
+        let check = |pairs| policy().check_own_origin(&uri, &headers(pairs));
+        assert!(check(&[("origin", "https://logs.example.com")]).is_ok());
+        assert!(check(&[("host", "relay"), ("origin", "https://relay")]).is_ok());
+        assert!(check(&[]).is_ok());
+        assert!(check(&[("origin", "https://ci.example.com")]).is_err());
+    }
+
+    #[test]
+    fn a_login_leads_back_to_where_the_configuration_or_this_machine_is() {
+        let uri = Uri::from_static("/x");
+        let configured =
+            |origin| policy().public_origin(&uri, &headers(&[("host", "relay:1"), ("origin", origin)]));
+        assert_eq!(
+            configured("https://logs.example.com").as_deref(),
+            Ok("https://logs.example.com")
+        );
+        let elsewhere = configured("https://relay:1").unwrap_err();
+        assert!(
+            elsewhere.contains("log in at https://logs.example.com"),
+            "{elsewhere}"
+        );
+        assert!(configured("https://evil.example").is_err());
+        let bare = WebPolicy::default();
+        let local = |host, origin| bare.public_origin(&uri, &headers(&[("host", host), ("origin", origin)]));
+        assert_eq!(
+            local("localhost:7171", "http://localhost:7171").as_deref(),
+            Ok("http://localhost:7171")
+        );
+        assert!(
+            local("evil.example", "http://evil.example").is_err(),
+            "DNS rebinding"
+        );
+        assert!(
+            bare.public_origin(&uri, &headers(&[("host", "localhost")]))
                 .is_err()
         );
     }

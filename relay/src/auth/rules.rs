@@ -2,7 +2,10 @@
 
 use http::Method;
 
-use super::Role;
+use super::{CALLBACK, Role};
+
+/// Where a login by the provider begins.
+pub const LOGIN: &str = "/api/login/oidc";
 
 /// What a call needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +77,10 @@ pub fn of_http(method: &Method, path: &str) -> Option<Rule> {
         // Who is logged in; logging in and out.
         "/api/session" if reads => Some(Rule::Open),
         "/api/session" if method == Method::POST || method == Method::DELETE => Some(Rule::OpenToOwnPages),
+        // Logging in by a provider, which sends the browser back from its own site: who comes back is known by what
+        // they bring, not by where they come from.
+        LOGIN if method == Method::POST => Some(Rule::OpenToOwnPages),
+        CALLBACK if method == Method::GET => Some(Rule::Open),
         // Addresses of the place's own code browsers.
         "/api/settings" if reads => Some(Rule::Needs(Role::Viewer)),
         _ if !path.starts_with("/api/") => {

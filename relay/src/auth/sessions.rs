@@ -1,24 +1,22 @@
 //! People who logged in with their browser.
 //!
 //! A session is a random secret in a cookie that no script can read; the relay keeps its hash, in memory only: a
-//! restart ends all sessions. A session may what the token may that it was begun with, ends with it, and has
-//! calls of its own, so that logging out ends them and nobody else's.
+//! restart ends all sessions. A session that was begun with a token may what that may, ends with it, and has
+//! calls of its own, so that logging out ends them and nobody else's. One that a login provider vouched for may what
+//! the rules for people said when it began, and ends when the provider's word does.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use http::HeaderMap;
-use http::header::COOKIE;
 
 use super::Access;
 use super::secret::{NoRandomness, SecretHash, random_secret};
 use super::token_file::now_unix;
 
-/// How long a session lasts, seconds.
+/// How long a session lasts at most, seconds.
 const LIFETIME_SECS: i64 = 12 * 3600;
 
 /// Sessions of one token or person; one more ends the oldest of them.
-const MAX_PER_ORIGIN: usize = 20;
+const MAX_PER_PERSON: usize = 20;
 
 /// Sessions in all; one more is refused.
 const MAX_SESSIONS: usize = 10_000;
@@ -50,17 +48,36 @@ pub(crate) enum LoginError {
 }
 
 impl Sessions {
-    /// Begins a session; returns its secret and its length in seconds.
-    pub(crate) fn begin(&self, origin: &Arc<Access>) -> Result<(String, i64), LoginError> {
+    /// Begins a session with a token; returns its secret and its length in seconds.
+    pub(crate) fn begin(&self, token: &Arc<Access>) -> Result<(String, i64), LoginError> {
+        self.add(token.for_browser(), Arc::clone(token), LIFETIME_SECS)
+    }
+
+    /// Begins a session of somebody whom a login provider vouches for until then.
+    pub(crate) fn begin_until(
+        &self,
+        person: &Arc<Access>,
+        expires_unix: i64,
+    ) -> Result<(String, i64), LoginError> {
+        let lifetime_secs = (expires_unix - now_unix()).clamp(0, LIFETIME_SECS);
+        self.add(Arc::clone(person), Arc::clone(person), lifetime_secs)
+    }
+
+    fn add(
+        &self,
+        access: Arc<Access>,
+        origin: Arc<Access>,
+        lifetime_secs: i64,
+    ) -> Result<(String, i64), LoginError> {
         let secret = random_secret("")?;
         let began_unix = now_unix();
         let mut sessions = self.lock();
         let mine: Vec<_> = sessions
             .iter()
-            .filter(|(_, session)| Arc::ptr_eq(&session.origin, origin))
+            .filter(|(_, session)| session.origin.who() == origin.who())
             .map(|(hash, session)| (session.began_unix, *hash))
             .collect();
-        if mine.len() >= MAX_PER_ORIGIN {
+        if mine.len() >= MAX_PER_PERSON {
             let oldest = mine.into_iter().min_by_key(|(began, _)| *began);
             if let Some(session) = oldest.and_then(|(_, hash)| sessions.remove(&hash)) {
                 session.access.withdraw(EXPIRED);
@@ -70,13 +87,13 @@ impl Sessions {
             return Err(LoginError::TooMany);
         }
         let session = Session {
-            access: origin.for_browser(),
-            origin: Arc::clone(origin),
+            access,
+            origin,
             began_unix,
-            expires_unix: began_unix + LIFETIME_SECS,
+            expires_unix: began_unix + lifetime_secs,
         };
         sessions.insert(SecretHash::of(&secret), session);
-        Ok((secret, LIFETIME_SECS))
+        Ok((secret, lifetime_secs))
     }
 
     /// Who has this session; `None`: nobody, or nobody any more.
@@ -122,55 +139,17 @@ impl Session {
     }
 }
 
-/// The cookie of a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CookieKind {
-    /// The browser is on TLS. Its name makes browsers refuse it from anywhere but this very host over TLS.
-    Tls,
-    /// On this machine, which browsers trust as they trust TLS.
-    Loopback,
-    /// TLS was given up: whoever is on the way can copy it.
-    Plain,
-}
-
-impl CookieKind {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Tls => "__Host-millstream",
-            Self::Loopback | Self::Plain => "millstream-session",
-        }
-    }
-
-    /// The value of `Set-Cookie`; `None` and 0 make the browser forget it.
-    pub(crate) fn set(self, secret: Option<&str>, lifetime_secs: i64) -> String {
-        let secure = if self == Self::Plain { "" } else { "; Secure" };
-        format!(
-            "{}={}; Path=/; Max-Age={lifetime_secs}; HttpOnly{secure}; SameSite=Strict",
-            self.name(),
-            secret.unwrap_or_default()
-        )
-    }
-
-    /// The secret that a request carries.
-    pub(crate) fn read(self, headers: &HeaderMap) -> Option<&str> {
-        headers
-            .get_all(COOKIE)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(';'))
-            .filter_map(|pair| pair.trim().split_once('='))
-            .find(|(name, secret)| *name == self.name() && !secret.is_empty())
-            .map(|(_, secret)| secret)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::auth::Role;
 
     fn token() -> Arc<Access> {
-        Access::new("token ci", Role::Viewer, "team=web").unwrap()
+        named("token ci")
+    }
+
+    fn named(who: &str) -> Arc<Access> {
+        Access::new(who, Role::Viewer, "team=web").unwrap()
     }
 
     #[test]
@@ -201,39 +180,46 @@ mod tests {
     #[test]
     fn one_token_cannot_push_out_the_sessions_of_another() {
         let sessions = Sessions::default();
-        let (mine, others) = (token(), token());
+        let (mine, others) = (token(), named("token other"));
         let (kept, _) = sessions.begin(&mine).unwrap();
-        for _ in 0..3 * MAX_PER_ORIGIN {
+        for _ in 0..3 * MAX_PER_PERSON {
             sessions.begin(&others).unwrap();
         }
         assert!(sessions.find(&kept).is_some());
-        assert_eq!(sessions.lock().len(), MAX_PER_ORIGIN + 1);
+        assert_eq!(sessions.lock().len(), MAX_PER_PERSON + 1);
     }
 
     #[test]
-    fn a_cookie_is_for_this_host_alone_and_no_script_reads_it() {
-        let cookie = CookieKind::Tls.set(Some("secret"), 60);
-        for words in [
-            "__Host-millstream=secret;",
-            "Path=/;",
-            "HttpOnly",
-            "Secure",
-            "SameSite=Strict",
-            "Max-Age=60",
-        ] {
-            assert!(cookie.contains(words), "{cookie}");
-        }
-        assert!(!cookie.contains("Domain"));
-        assert!(CookieKind::Loopback.set(Some("x"), 1).contains("Secure"));
-        assert!(!CookieKind::Plain.set(Some("x"), 1).contains("Secure"));
-        let headers = |value: &str| HeaderMap::from_iter([(COOKIE, value.parse().unwrap())]);
-        let read = |value: &str| CookieKind::Tls.read(&headers(value)).map(str::to_owned);
-        assert_eq!(
-            read("a=b; __Host-millstream=secret; c=d").as_deref(),
-            Some("secret")
+    fn a_session_of_a_person_ends_with_their_providers_word_and_within_a_day() {
+        let sessions = Sessions::default();
+        let ann = |expires_unix| {
+            sessions
+                .begin_until(&named("ann"), expires_unix)
+                .map(|(secret, lifetime_secs)| (sessions.find(&secret).is_some(), lifetime_secs))
+        };
+        let now = now_unix();
+        let (is_logged_in, lifetime_secs) = ann(now + 60).unwrap();
+        assert!(
+            is_logged_in && (50..=60).contains(&lifetime_secs),
+            "{lifetime_secs}"
         );
-        assert_eq!(read("millstream-session=secret"), None);
-        assert_eq!(read("__Host-millstream="), None);
-        assert_eq!(read("x__Host-millstream=secret"), None);
+        assert_eq!(ann(now + 10 * LIFETIME_SECS).unwrap(), (true, LIFETIME_SECS));
+        assert_eq!(ann(now - 1).unwrap(), (false, 0));
+        for _ in 0..2 * MAX_PER_PERSON {
+            ann(now + 60).unwrap();
+        }
+        assert_eq!(
+            sessions.lock().len(),
+            MAX_PER_PERSON,
+            "of one person, however they log in"
+        );
+    }
+
+    #[test]
+    fn a_session_that_is_over_ends_its_calls() {
+        let (sessions, ann) = (Sessions::default(), named("ann"));
+        sessions.begin_until(&ann, now_unix()).unwrap();
+        sessions.sweep();
+        assert_eq!(ann.withdrawn(), Some(EXPIRED));
     }
 }

@@ -8,6 +8,8 @@ pub(super) struct AccessWishes {
     pub(super) auth: Option<bool>,
     pub(super) insecure_no_auth: bool,
     pub(super) insecure_no_tls: bool,
+    /// There is a way to log in besides tokens ([oidc] or [trusted_proxy]).
+    pub(super) has_logins: bool,
 }
 
 /// Who is let in, and what was given up on purpose.
@@ -36,6 +38,11 @@ pub enum AccessError {
     NoAuth(SocketAddr),
     #[error("--insecure-no-auth and auth = true contradict each other; remove one of them")]
     Contradiction,
+    #[error(
+        "[oidc] and [trusted_proxy] say who people are, and auth = false or --insecure-no-auth that nobody is asked; \
+         remove one of them"
+    )]
+    LoginsForNobody,
 }
 
 impl AccessConfig {
@@ -43,6 +50,9 @@ impl AccessConfig {
         let is_reachable = !listen.ip().is_loopback();
         if wishes.insecure_no_auth && wishes.auth == Some(true) {
             return Err(AccessError::Contradiction);
+        }
+        if wishes.has_logins && (wishes.insecure_no_auth || wishes.auth == Some(false)) {
+            return Err(AccessError::LoginsForNobody);
         }
         if is_reachable && wishes.auth == Some(false) && !wishes.insecure_no_auth {
             return Err(AccessError::NoAuth(listen));
@@ -52,7 +62,9 @@ impl AccessConfig {
         }
         Ok(Self {
             is_reachable,
-            asks: wishes.auth.unwrap_or(is_reachable && !wishes.insecure_no_auth),
+            asks: wishes
+                .auth
+                .unwrap_or(wishes.has_logins || (is_reachable && !wishes.insecure_no_auth)),
             gives_up_tls: is_reachable && !has_tls,
         })
     }
@@ -78,13 +90,20 @@ impl AccessConfig {
     }
 
     /// Who may do what, a line each.
-    pub(super) fn explain(&self) -> String {
+    pub(super) fn explain(&self, knows_people: bool) -> String {
         let mut lines = String::new();
         let mut say = |name: &str, words: &str| lines.push_str(&format!("{name:<10}{words}\n"));
         if self.asks {
+            let or_else = if knows_people {
+                ", or is one of the people below"
+            } else {
+                ""
+            };
             say(
                 "callers",
-                "everybody needs a token (`millstream-relay token list` shows which there are)",
+                &format!(
+                    "everybody needs a token (`millstream-relay token list` shows which there are){or_else}"
+                ),
             );
             say(
                 "",
@@ -134,6 +153,7 @@ mod tests {
             auth,
             insecure_no_auth: no_auth,
             insecure_no_tls: no_tls,
+            has_logins: false,
         };
         AccessConfig::new(listen.parse().unwrap(), false, &wishes)
     }
@@ -145,7 +165,7 @@ mod tests {
     fn loopback_needs_nothing_and_asks_nobody_unless_told_to() {
         let config = access(LOCAL, None, false, false).unwrap();
         assert!(!config.asks && config.warnings().is_empty());
-        assert!(config.explain().contains("every user of this machine"));
+        assert!(config.explain(false).contains("every user of this machine"));
         let config = access("[::1]:1", Some(true), false, false).unwrap();
         assert!(config.asks && config.warnings().is_empty());
     }
@@ -177,6 +197,22 @@ mod tests {
         let nothing = access(OPEN, None, true, true).unwrap();
         assert!(!nothing.asks);
         assert_eq!(nothing.warnings().len(), 2);
-        assert!(nothing.explain().contains("everybody who reaches it"));
+        assert!(nothing.explain(false).contains("everybody who reaches it"));
+    }
+
+    #[test]
+    fn who_configures_logins_wants_everybody_to_be_asked() {
+        let with_logins = |auth, insecure_no_auth| {
+            let wishes = AccessWishes {
+                auth,
+                insecure_no_auth,
+                has_logins: true,
+                ..AccessWishes::default()
+            };
+            AccessConfig::new(LOCAL.parse().unwrap(), false, &wishes)
+        };
+        assert!(with_logins(None, false).unwrap().asks, "also on loopback");
+        assert_eq!(with_logins(Some(false), false), Err(AccessError::LoginsForNobody));
+        assert_eq!(with_logins(None, true), Err(AccessError::LoginsForNobody));
     }
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::people::{OidcTable, PersonTable, ProxyTable};
 use super::{ConfigError, LimitSettings, limits};
 
 /// The keys, as [`super::Settings`] documents them.
@@ -25,6 +26,21 @@ const KEYS: &[&str] = &[
     "max_unacked_bytes",
     "min_free_bytes",
     "limits",
+    // Tables and their keys.
+    "oidc",
+    "name",
+    "issuer",
+    "client_id",
+    "client_secret_file",
+    "scopes",
+    "ca",
+    "trusted_proxy",
+    "addresses",
+    "user_header",
+    "groups_header",
+    "people",
+    "claims",
+    "role",
 ];
 
 #[derive(Debug, Default, Deserialize)]
@@ -48,6 +64,10 @@ pub(super) struct File {
     pub(super) min_free_bytes: Option<u64>,
     #[serde(default)]
     pub(super) limits: LimitSettings,
+    pub(super) oidc: Option<OidcTable>,
+    pub(super) trusted_proxy: Option<ProxyTable>,
+    #[serde(default)]
+    pub(super) people: Vec<PersonTable>,
 }
 
 pub(super) fn read(path: &Path) -> Result<File, ConfigError> {

@@ -7,6 +7,7 @@ mod access;
 mod file;
 mod limits;
 mod link_template;
+mod people;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,7 @@ use access::AccessWishes;
 pub use access::{AccessConfig, AccessError};
 pub use limits::LimitSettings;
 pub use link_template::LinkTemplate;
+pub use people::{PeopleConfig, PeopleError};
 
 /// Everything that can be set, as flags and environment variables. The keys of the file are the same
 /// with underscores.
@@ -109,6 +111,8 @@ pub struct Config {
     pub link_templates: Vec<LinkTemplate>,
     /// Who is let in, and how.
     pub access: AccessConfig,
+    /// Who is let in without a token.
+    pub people: PeopleConfig,
     pub core: CoreOptions,
     pub limits: Limits,
     pub store: EmbeddedOptions,
@@ -129,6 +133,8 @@ pub enum ConfigError {
     },
     #[error("listen: {0}")]
     Access(#[from] AccessError),
+    #[error(transparent)]
+    People(#[from] PeopleError),
     #[error("{0} is set and {1} is not: TLS needs a certificate and its key")]
     HalfTls(&'static str, &'static str),
 }
@@ -170,9 +176,13 @@ impl Config {
                     .or(file.insecure_no_auth)
                     .unwrap_or(false),
                 insecure_no_tls: settings.insecure_no_tls.or(file.insecure_no_tls).unwrap_or(false),
+                has_logins: file.oidc.is_some() || file.trusted_proxy.is_some(),
             },
         )?;
         let public_url = settings.public_url.or(file.public_url).map(parse_public_url);
+        let public_url = public_url.transpose()?;
+        let people = PeopleConfig::new(file.oidc, file.trusted_proxy.as_ref(), file.people)?;
+        people.check_public_url(access.is_reachable, public_url.as_ref())?;
         let interval = settings
             .fsync_interval_ms
             .or(file.fsync_interval_ms)
@@ -191,7 +201,7 @@ impl Config {
                 .into_iter()
                 .map(parse_origin)
                 .collect::<Result<_, _>>()?,
-            public_url: public_url.transpose()?,
+            public_url,
             tls,
             link_templates: settings
                 .link_templates
@@ -201,6 +211,7 @@ impl Config {
                 .map(LinkTemplate::parse)
                 .collect::<Result<_, _>>()?,
             access,
+            people,
             core: CoreOptions {
                 fsync: fsync.map_or(Ok(core.fsync), |policy| parse_fsync(policy, interval))?,
                 ..core
@@ -233,6 +244,9 @@ impl Config {
                 _ if !self.access.is_reachable => CookieKind::Loopback,
                 _ => CookieKind::Plain,
             },
+            people: self.people.rules.clone(),
+            oidc: self.people.oidc.clone(),
+            proxy: self.people.proxy.clone(),
         }
     }
 
@@ -289,10 +303,11 @@ impl Config {
             text + "sources   are shown at " + template.as_str() + "\n"
         });
         format!(
-            "listen    {}: {who}\n{}{}browsers  {pages}\n{links}data      {}\nfsync     {durable}\nspace     {space}\n{}",
+            "listen    {}: {who}\n{}{}{}browsers  {pages}\n{links}data      {}\nfsync     {durable}\nspace     {space}\n{}",
             self.listen,
             self.explain_tls(),
-            self.access.explain(),
+            self.access.explain(!self.people.rules.is_empty()),
+            self.people.explain(self.public_url.as_ref()),
             self.data_dir.display(),
             limits::explain(&self.limits, &self.core)
         )

@@ -1,6 +1,6 @@
 //! The bidirectional call of one agent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::Session;
 use super::check;
 use super::identity::check_agent;
-use crate::auth::Access;
+use crate::auth::{Access, Report};
 use crate::clock::now_unix_us;
 use crate::core::CoreParts;
 use crate::limits::Pace;
@@ -28,6 +28,10 @@ const ANSWERS: usize = 64;
 
 /// Streams that one session may have open.
 const MAX_OPEN_STREAMS: usize = 100_000;
+
+/// Streams of one session whose refusal is remembered, so that an agent that asks again is in the audit once; beyond
+/// that the audit's own limit holds.
+const MAX_AUDITED: usize = 1000;
 
 /// The generated service's implementation.
 #[derive(Clone, Debug)]
@@ -46,6 +50,8 @@ impl v1::ingest_service_server::IngestService for IngestApi {
         request: Request<Streaming<v1::PushRequest>>,
     ) -> Result<Response<Self::PushStream>, Status> {
         let access = Access::of(&request)?;
+        // There is none where a test or simulation lets everybody in.
+        let report = request.extensions().get::<Arc<Report>>().cloned();
         let mut incoming = request.into_inner();
         let first = incoming.message().await?.and_then(|request| request.message);
         let Some(push_request::Message::Hello(hello)) = first else {
@@ -110,6 +116,8 @@ impl v1::ingest_service_server::IngestService for IngestApi {
             access,
             share: Arc::new(Semaphore::new(share_of_queue(&parts))),
             pace: parts.paces.of(&session.agent_id, Instant::now()),
+            report,
+            audited: HashSet::new(),
             open: BTreeMap::new(),
             answers,
         };
@@ -198,6 +206,9 @@ struct Reader {
     share: Arc<Semaphore>,
     /// `None`: the agent may be as fast as it can.
     pace: Option<Arc<Pace>>,
+    report: Option<Arc<Report>>,
+    /// Streams whose refusal is in the audit.
+    audited: HashSet<StreamKey>,
     open: BTreeMap<u32, Arc<StreamHandle>>,
     answers: mpsc::Sender<Answer>,
 }
@@ -298,7 +309,7 @@ impl Reader {
         }
         // Who only asks does not know all labels; those of the stream decide below.
         if !open.only_if_known && !self.access.sees(&labels) {
-            self.refuse_scope(handle);
+            self.refuse_scope(handle, &key);
             return Ok(());
         }
         if self.open.len() >= MAX_OPEN_STREAMS {
@@ -306,6 +317,7 @@ impl Reader {
             self.refuse(handle, v1::RefusalReason::Limit, message);
             return Ok(());
         }
+        let asked = key.clone();
         let open = OpenStream {
             session: Arc::clone(&self.session),
             key,
@@ -314,7 +326,9 @@ impl Reader {
         };
         match self.parts.writer.open_stream(open).await.map_err(stopping)? {
             // A stream keeps the labels with which it was made; these are of the request only.
-            Ok(opened) if !self.access.sees(&opened.stream.labels) => self.refuse_scope(handle),
+            Ok(opened) if !self.access.sees(&opened.stream.labels) => {
+                self.refuse_scope(handle, &asked);
+            }
             Ok(opened) => {
                 let answer = v1::StreamOpened {
                     handle,
@@ -418,7 +432,23 @@ impl Reader {
         self.parts.writer.send(command).await.map_err(stopping)
     }
 
-    fn refuse_scope(&self, handle: u32) {
+    fn refuse_scope(&mut self, handle: u32, key: &StreamKey) {
+        if let Some(report) = &self.report
+            && !self.audited.contains(key)
+        {
+            let why = format!(
+                "agent {} of host {} may not send source {}, {}: the scope is {}",
+                self.hello.agent_id,
+                self.hello.host,
+                key.source,
+                key.instance,
+                self.access.scope()
+            );
+            report.refused_within(&self.access, &why);
+            if self.audited.len() < MAX_AUDITED {
+                self.audited.insert(key.clone());
+            }
+        }
         let message = format!(
             "{} may not send this stream: its scope is {}",
             self.access.who(),

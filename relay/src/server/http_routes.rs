@@ -7,11 +7,11 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 
-use super::{metrics, raw_download, session, settings, web_client};
+use super::{login, metrics, raw_download, session, settings, web_client};
 use crate::Core;
-use crate::auth::{Access, Authority, Role, Rule};
+use crate::auth::{Access, Authority, CALLBACK, Role, Rule, rules};
 use crate::config::LinkTemplate;
 
 pub(super) fn router(core: Core, authority: Arc<Authority>, links: Arc<[LinkTemplate]>) -> Router {
@@ -25,8 +25,15 @@ pub(super) fn router(core: Core, authority: Arc<Authority>, links: Arc<[LinkTemp
                 .post(session::log_in)
                 .delete(session::log_out)
                 .layer(axum::extract::DefaultBodyLimit::max(session::MAX_BODY_BYTES))
-                .with_state(authority),
+                .with_state(Arc::clone(&authority)),
         )
+        .route(
+            rules::LOGIN,
+            post(login::begin)
+                .layer(axum::extract::DefaultBodyLimit::max(session::MAX_BODY_BYTES))
+                .with_state(Arc::clone(&authority)),
+        )
+        .route(CALLBACK, get(login::come_back).with_state(authority))
         .route("/api/settings", get(settings::show).with_state(links))
         .route("/api/streams/{id}/raw", get(raw_download::download))
         .fallback(get(web_client::file))

@@ -9,6 +9,7 @@ mod grpc;
 mod http_routes;
 mod http_side;
 mod listen;
+mod login;
 mod metrics;
 mod raw_download;
 mod session;
@@ -169,6 +170,9 @@ impl Relay {
         if let Some(tls) = tls {
             let audit = authority.audit().clone();
             keepers.spawn(keep_certificate(tls, audit, core.stopping()));
+        }
+        if let Some(oidc) = authority.oidc() {
+            keepers.spawn(Arc::clone(oidc).keep(core.stopping()));
         }
         keepers.spawn(authority.keep(core.stopping()));
         Ok(Self {

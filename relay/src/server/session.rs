@@ -12,7 +12,7 @@ use tonic::Code;
 
 use super::connection::Peer;
 use super::http_routes::error;
-use crate::auth::{Access, Authority, from};
+use crate::auth::{Access, Authority, Refusal, from};
 
 /// Who the browser is to the relay.
 #[derive(Debug, Serialize)]
@@ -22,6 +22,12 @@ struct Session {
     /// Who is logged in; absent when nobody is, or nobody is asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<User>,
+    /// What people call the provider by which they can log in; absent when they need a token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provider: Option<String>,
+    /// Why the browser's last login failed, or why it is not let in without one; a sentence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
     /// What protects this relay less than it could, a sentence each, for everybody who looks at it.
     warnings: Vec<String>,
 }
@@ -32,6 +38,8 @@ struct User {
     role: &'static str,
     /// Selector; empty: every stream.
     scope: String,
+    /// There is a session here that can be ended.
+    can_log_out: bool,
 }
 
 /// A login is a token in a little JSON.
@@ -46,8 +54,13 @@ struct Login {
 pub(super) async fn show(
     State(authority): State<Arc<Authority>>,
     access: Option<Extension<Arc<Access>>>,
+    request: http::request::Parts,
 ) -> Response {
-    answer(&authority, access.as_ref().map(|Extension(access)| &**access))
+    let Some(Extension(access)) = access else {
+        return answer(&authority, None, authority.login_problem(&request));
+    };
+    let can_log_out = authority.is_session(&request.headers, &access);
+    answer(&authority, user(&access, can_log_out), None)
 }
 
 pub(super) async fn log_in(
@@ -71,17 +84,21 @@ pub(super) async fn log_in(
         login.token.trim(),
         from(peer.and_then(|Extension(peer)| peer.address)),
     ) {
-        Ok((access, cookie)) => with_cookie(answer(&authority, Some(&access)), &cookie),
-        Err(refusal) => {
-            let status = match refusal.code {
-                Code::Unauthenticated => StatusCode::UNAUTHORIZED,
-                Code::PermissionDenied => StatusCode::FORBIDDEN,
-                Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
-                _ => StatusCode::BAD_REQUEST,
-            };
-            error(status, &refusal.message)
-        }
+        Ok((access, cookies)) => with_cookies(answer(&authority, user(&access, true), None), &cookies),
+        Err(refusal) => refuse(&refusal),
     }
+}
+
+pub(super) fn refuse(refusal: &Refusal) -> Response {
+    let status = match refusal.code {
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::PermissionDenied => StatusCode::FORBIDDEN,
+        Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::BAD_REQUEST,
+    };
+    error(status, &refusal.message)
 }
 
 pub(super) async fn log_out(
@@ -89,27 +106,34 @@ pub(super) async fn log_out(
     peer: Option<Extension<Peer>>,
     headers: HeaderMap,
 ) -> Response {
-    let cookie = authority.log_out(&headers, from(peer.and_then(|Extension(peer)| peer.address)));
-    with_cookie(answer(&authority, None), &cookie)
+    let cookies = authority.log_out(&headers, from(peer.and_then(|Extension(peer)| peer.address)));
+    with_cookies(answer(&authority, None, None), &cookies)
 }
 
-fn with_cookie(mut response: Response, cookie: &str) -> Response {
-    let cookie = HeaderValue::from_str(cookie).expect("base64 and fixed words");
-    response.headers_mut().insert(header::SET_COOKIE, cookie);
+pub(super) fn with_cookies(mut response: Response, cookies: &[String]) -> Response {
+    for cookie in cookies {
+        let cookie = HeaderValue::from_str(cookie).expect("base64 and fixed words");
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
     response
 }
 
-fn answer(authority: &Authority, access: Option<&Access>) -> Response {
-    let user = access.and_then(|access| {
-        Some(User {
-            name: access.who().to_owned(),
-            role: access.role()?.name(),
-            scope: access.scope().to_owned(),
-        })
-    });
+/// `None`: nobody is asked who they are.
+fn user(access: &Access, can_log_out: bool) -> Option<User> {
+    Some(User {
+        name: access.who().to_owned(),
+        role: access.role()?.name(),
+        scope: access.scope().to_owned(),
+        can_log_out,
+    })
+}
+
+fn answer(authority: &Authority, user: Option<User>, problem: Option<String>) -> Response {
     let session = Session {
         login_needed: authority.asks() && user.is_none(),
         user,
+        provider: authority.provider_name().map(str::to_owned),
+        problem,
         warnings: authority.warnings().to_vec(),
     };
     let json = serde_json::to_string(&session).expect("it has nothing but text");

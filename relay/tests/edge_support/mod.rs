@@ -8,6 +8,7 @@
 )]
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use millstream_relay::auth::{NewToken, Role, TokenFile};
@@ -44,14 +45,25 @@ impl Edge {
     }
 
     pub(crate) async fn start_with(settings: Settings) -> Self {
+        Self::start_from(settings, tempfile::tempdir().unwrap(), None).await
+    }
+
+    /// A relay with this `relay.toml`.
+    pub(crate) async fn start_with_file(text: &str) -> Self {
         let data = tempfile::tempdir().unwrap();
+        let file = data.path().join("relay.toml");
+        std::fs::write(&file, text).unwrap();
+        Self::start_from(Settings::default(), data, Some(&file)).await
+    }
+
+    async fn start_from(settings: Settings, data: tempfile::TempDir, file: Option<&Path>) -> Self {
         let settings = Settings {
             listen: Some("127.0.0.1:0".to_owned()),
             data_dir: Some(data.path().join("relay")),
             cors_origins: Some(vec![FRIEND.to_owned()]),
             ..settings
         };
-        let relay = Relay::start(Config::load(settings, None).unwrap()).await.unwrap();
+        let relay = Relay::start(Config::load(settings, file).unwrap()).await.unwrap();
         Self { relay, data }
     }
 
@@ -76,7 +88,7 @@ impl Edge {
     }
 
     /// The same at a relay with TLS.
-    pub(crate) async fn tls_token(&self, ca: &std::path::Path, role: Role) -> String {
+    pub(crate) async fn tls_token(&self, ca: &Path, role: Role) -> String {
         let token = self.new_token(role, "");
         let route = millstream_dial::Route {
             address: self.relay.url().parse().unwrap(),
@@ -117,6 +129,27 @@ impl Edge {
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.relay.address()
+    }
+
+    /// Headers that a browser sends from the relay's own page.
+    pub(crate) fn own_page(&self) -> String {
+        format!(
+            "origin: http://{}\r\nsec-fetch-site: same-origin\r\n",
+            self.address()
+        )
+    }
+
+    /// The audit as an admin downloads it, once it says this.
+    pub(crate) async fn audit_with(&self, admin: &str, words: &str) -> String {
+        let begin = std::time::Instant::now();
+        let headers = format!("authorization: Bearer {admin}\r\n");
+        loop {
+            let text = self.send("GET", "/api/streams/1/raw", &headers, b"").await.text();
+            if text.contains(words) {
+                return text;
+            }
+            assert!(begin.elapsed() < SOON, "{words:?} is not in\n{text}");
+        }
     }
 
     pub(crate) async fn channel(&self) -> Channel {
@@ -183,6 +216,22 @@ impl Headers {
             .iter()
             .find(|(known, _)| known == name)
             .map_or("", |(_, value)| value)
+    }
+
+    /// All values of a header.
+    pub(crate) fn all(&self, name: &str) -> Vec<&str> {
+        let found = self.0.iter().filter(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_str()).collect()
+    }
+
+    /// The `name=value` of the cookie that was set under this name; `None`: it was not, or was taken away.
+    pub(crate) fn cookie(&self, name: &str) -> Option<&str> {
+        let set = self.all("set-cookie").into_iter().find_map(|cookie| {
+            let pair = cookie.split(';').next()?;
+            (pair.split('=').next() == Some(name)).then_some((pair, cookie))
+        });
+        set.filter(|(_, cookie)| !cookie.contains("Max-Age=0"))
+            .map(|(pair, _)| pair)
     }
 }
 

@@ -19,13 +19,16 @@ export class TestRelay {
     readonly url: string,
   ) {}
 
-  /** With TLS and tokens. */
-  static async secure(): Promise<TestRelay> {
+  /** With TLS and tokens, and what else stands in the file. */
+  static async secure(file: (directory: string) => string = () => ""): Promise<TestRelay> {
     const directory = mkdtempSync(join(tmpdir(), "millstream-secure-"));
     admin(directory, "certs", "init");
     admin(directory, "certs", "issue", "--name", "127.0.0.1");
     const certs = join(directory, "relay/certs");
+    const config = join(directory, "relay.toml");
+    writeFileSync(config, file(directory));
     return this.start(directory, [
+      `--config=${config}`,
       "--listen=127.0.0.1:0",
       "--auth",
       `--tls-cert=${join(certs, "127.0.0.1.pem")}`,

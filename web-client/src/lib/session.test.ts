@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { fetchSession, logIn, mayControl, parseSession } from "./session";
+import { beginProviderLogin, fetchSession, logIn, mayControl, NO_SESSION, parseSession } from "./session";
 
 afterEach(() => vi.unstubAllGlobals());
 
@@ -7,19 +7,23 @@ describe("the session", () => {
   it("is read as the relay writes it", () => {
     const answer = {
       login_needed: false,
-      user: { name: "token ci (12345678)", role: "viewer", scope: "team=web" },
+      user: { name: "token ci (12345678)", role: "viewer", scope: "team=web", can_log_out: true },
+      provider: "Example",
+      problem: "no rule lets you in",
       warnings: ["TLS is given up"],
     };
     expect(parseSession(answer)).toEqual({
       loginNeeded: false,
-      user: { name: "token ci (12345678)", role: "viewer", scope: "team=web" },
+      user: { name: "token ci (12345678)", role: "viewer", scope: "team=web", canLogOut: true },
+      provider: "Example",
+      problem: "no rule lets you in",
       warnings: ["TLS is given up"],
     });
   });
 
   it("is empty when the answer is anything else", () => {
-    for (const answer of [null, 1, "x", [], {}, { warnings: 1, user: "x", login_needed: "yes" }]) {
-      expect(parseSession(answer)).toEqual({ loginNeeded: false, user: null, warnings: [] });
+    for (const answer of [null, 1, "x", [], {}, { warnings: 1, user: "x", login_needed: "yes", provider: 1, problem: {} }]) {
+      expect(parseSession(answer)).toEqual(NO_SESSION);
     }
   });
 
@@ -38,5 +42,12 @@ describe("the session", () => {
   it("says that the relay cannot be reached", async () => {
     vi.stubGlobal("fetch", vi.fn(() => Promise.reject(new TypeError("Failed to fetch"))));
     await expect(fetchSession()).rejects.toThrow("cannot be reached");
+  });
+
+  it("goes to the provider that the relay names, and nowhere else", async () => {
+    const answers = ["https://login.example.com/auth?state=x", "javascript:alert(1)", "/elsewhere", 7];
+    vi.stubGlobal("fetch", vi.fn(() => Promise.resolve(new Response(JSON.stringify({ url: answers.shift() })))));
+    await expect(beginProviderLogin("/")).resolves.toBe("https://login.example.com/auth?state=x");
+    while (answers.length > 0) await expect(beginProviderLogin("/")).rejects.toThrow("does not say where");
   });
 });
