@@ -1,5 +1,8 @@
 //! The configurations that the documentation shows are taken by the binaries as they stand there.
 
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
+
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -46,8 +49,10 @@ fn what_the_documentation_shows_is_a_configuration() {
         std::fs::write(secrets.join("deploy-key"), "correct horse battery staple").unwrap();
         let (relays, agents): (Vec<_>, Vec<_>) = examples(document)
             .into_iter()
+            .filter(|example| example.starts_with(['[', '#']) || example.contains("\n["))
             .partition(|example| example.starts_with("# relay.toml"));
-        // What a document adds to its first example belongs into the same file.
+        // What a document adds to its first example belongs into the same file; lines without a table of their own
+        // are other ways to write one of its keys.
         for (program, configuration) in [
             ("millstream-relay", relays.concat()),
             ("millstream-agent", agents.concat()),
@@ -64,6 +69,22 @@ fn what_the_documentation_shows_is_a_configuration() {
                 dir.path(),
                 document,
             );
+        }
+    }
+}
+
+#[test]
+fn each_way_in_and_each_limit_is_a_configuration_of_its_own() {
+    for document in ["docs/login.md", "docs/limits.md"] {
+        for example in examples(document) {
+            let dir = tempfile::tempdir().unwrap();
+            let secret = dir.path().join("oidc-secret");
+            std::fs::write(&secret, "correct horse battery staple").unwrap();
+            std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
+            let configuration = example.replace("/etc/millstream/oidc-secret", secret.to_str().unwrap());
+            std::fs::write(dir.path().join("relay.toml"), configuration).unwrap();
+            let args = ["check-config", "--config", "relay.toml", "--data-dir", "data"];
+            is_taken("millstream-relay", &args, dir.path(), document);
         }
     }
 }

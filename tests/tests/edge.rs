@@ -90,7 +90,8 @@ async fn what_the_agent_says_of_a_line_wins_over_its_looks_in_search_and_histogr
             ..Default::default()
         };
         let answer = relay.log_service().histogram(request).await.unwrap().into_inner();
-        let sums = answer
+
+        answer
             .buckets
             .iter()
             .fold((0, 0, 0), |(lines, warnings, errors), bucket| {
@@ -99,8 +100,7 @@ async fn what_the_agent_says_of_a_line_wins_over_its_looks_in_search_and_histogr
                     warnings + bucket.warnings,
                     errors + bucket.errors,
                 )
-            });
-        sums
+            })
     };
     assert_eq!(histogram().await, (100, 40, 20));
     assert_eq!(

@@ -136,7 +136,7 @@ impl Shaper {
         let (settings, counts, checkpoint) = (&self.settings, &mut self.counts, &mut self.checkpoint);
         let mut thin = |shaped: Shaped, more: &mut Checkpoints<'_>| match shaped {
             Shaped::Stretch(range) => {
-                Self::thin_stretch(settings, counts, checkpoint, lines.text, range, more, out)
+                Self::thin_stretch(settings, counts, checkpoint, lines.text, range, more, out);
             }
             Shaped::Record(record) => {
                 Self::thin(settings, counts, checkpoint, record, &mut |record| {
