@@ -50,7 +50,7 @@ pub struct Outcome {
     pub seed: u64,
     /// Promises that were broken, in words; none in a good run.
     pub breaches: Vec<String>,
-    /// Of every event and its time: the same for every run of a seed.
+    /// Of every event in order: the same for every run of a seed.
     pub hash: u64,
     pub events: u64,
     /// Virtual time.

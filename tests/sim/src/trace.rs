@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::Xxh3;
 
 /// Shared by everything in a run. Also holds what was found to be wrong.
 #[derive(Clone)]
@@ -16,9 +16,7 @@ pub(crate) struct Trace {
 }
 
 struct State {
-    /// Sum of the hashes of all events, each with its time: within one virtual millisecond the threads on which the store
-    /// reads decide about the order.
-    hash: u64,
+    hash: Xxh3,
     events: u64,
     is_printed: bool,
     breaches: Vec<String>,
@@ -36,7 +34,7 @@ impl Trace {
         Self {
             began: Instant::now(),
             state: Arc::new(Mutex::new(State {
-                hash: 0,
+                hash: Xxh3::new(),
                 events: 0,
                 is_printed,
                 breaches: Vec::new(),
@@ -59,7 +57,7 @@ impl Trace {
         let text = format!("{at:>7} {what}");
         let mut state = self.lock();
         state.events += 1;
-        state.hash = state.hash.wrapping_add(xxh3_64(text.as_bytes()));
+        state.hash.update(text.as_bytes());
         if state.is_printed {
             eprintln!("{text}");
         }
@@ -70,11 +68,10 @@ impl Trace {
         let at = u64::try_from(self.elapsed().as_millis()).unwrap_or(u64::MAX);
         let mut state = self.lock();
         state.events += 1;
-        let mut bytes = vec![kind];
+        state.hash.update(&[kind]);
         for number in numbers.into_iter().chain([at]) {
-            bytes.extend_from_slice(&number.to_le_bytes());
+            state.hash.update(&number.to_le_bytes());
         }
-        state.hash = state.hash.wrapping_add(xxh3_64(&bytes));
     }
 
     /// A promise was broken.
@@ -94,7 +91,7 @@ impl Trace {
     /// Hash and number of the events so far.
     pub(crate) fn digest(&self) -> (u64, u64) {
         let state = self.lock();
-        (state.hash, state.events)
+        (state.hash.digest(), state.events)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -32,13 +32,7 @@ fn hundreds_of_seeds_break_no_promise() {
 #[test]
 fn two_runs_of_a_seed_are_the_same_event_by_event() {
     sweep(1000, 30, THREADS, Options::default(), |outcome| {
-        let again = run(outcome.seed, Options::default());
-        if *outcome != again {
-            // Seen about once in ten whole test runs on a machine with much else to do, never by itself, and not
-            // explained: it is told, and a seed that differs twice in a row fails.
-            eprintln!("two runs differed: {outcome:?} and {again:?}");
-            assert_eq!(again, run(outcome.seed, Options::default()));
-        }
+        assert_eq!(*outcome, run(outcome.seed, Options::default()));
         true
     });
     let hash = |seed| run(seed, Options::default()).hash;
