@@ -49,7 +49,7 @@ test("a stream of a million lines opens at its end and scrolls back to line 0", 
     await pipe.write(numberedLines(from, from + 10_000));
   }
   await pipe.end();
-  const id = await streamId("source=million", MILLION);
+  const id = await streamId(pipe.selector, MILLION);
   await page.goto(`${demoUrl()}/streams/${id}`);
   await expect(row(page, MILLION - 1)).toBeVisible();
   await expect(row(page, MILLION - 1).getByTestId("log-text")).toHaveText(numberedLine(MILLION - 1));
@@ -76,7 +76,7 @@ test("a link to a line opens there", async ({ page }) => {
   const pipe = new Pipe("archive", "linked");
   await pipe.write(numberedLines(0, 5_000));
   await pipe.end();
-  const id = await streamId("source=linked", 5_000);
+  const id = await streamId(pipe.selector, 5_000);
   await page.goto(`${demoUrl()}/streams/${id}#s1234`);
   await expect(row(page, 1_234)).toBeInViewport();
   await expect(row(page, 1_234).getByTestId("log-text")).toHaveText(numberedLine(1_234));
@@ -96,7 +96,7 @@ test("log text never becomes markup", async ({ page }) => {
   const pipe = new Pipe("<img src=x onerror=alert(1)>", "hostile");
   await pipe.write(`${hostile.join("\n")}\n`);
   await pipe.end();
-  const id = await streamId("source=hostile", hostile.length);
+  const id = await streamId(pipe.selector, hostile.length);
   await page.goto(`${demoUrl()}/streams/${id}`);
   const text = (sequence: number) => row(page, sequence).getByTestId("log-text");
   await expect(text(0)).toHaveText(hostile[0]!);
@@ -112,7 +112,7 @@ test("log text never becomes markup", async ({ page }) => {
 test("scrolling up pauses, and a button with the number of new lines returns", async ({ page }) => {
   const pipe = new Pipe("archive", "paused");
   await pipe.write(numberedLines(0, 500));
-  const id = await streamId("source=paused", 500);
+  const id = await streamId(pipe.selector, 500);
   await page.goto(`${demoUrl()}/streams/${id}`);
   await expect(row(page, 499)).toBeVisible();
   await page.getByTestId("log-view").hover();

@@ -19,7 +19,7 @@ async function haystack(name: string): Promise<{ id: bigint; pipe: Pipe }> {
     from = hit + 1;
   }
   await pipe.write(numberedLines(from, LINES));
-  return { id: await streamId(`source=${name}`, LINES), pipe };
+  return { id: await streamId(pipe.selector, LINES), pipe };
 }
 
 async function find(page: Page, text: string): Promise<void> {

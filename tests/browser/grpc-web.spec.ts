@@ -16,7 +16,7 @@ for (const httpVersion of ["1.1", "2"] as const) {
     const pipe = new Pipe("drip-host", name);
     const stop = new AbortController();
     const request = create(TailRequestSchema, {
-      selector: `source=${name}`,
+      selector: pipe.selector,
       start: { case: "fromBeginning", value: true },
       follow: true,
     });

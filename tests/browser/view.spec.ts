@@ -18,7 +18,7 @@ const texts = (page: Page) => page.getByTestId("log-text").evaluateAll((all) => 
 async function followed(page: Page, name: string): Promise<Pipe> {
   const pipe = new Pipe("structure", name);
   await pipe.write("first line\n");
-  const id = await streamId(`source=${name}`, 1);
+  const id = await streamId(pipe.selector, 1);
   await page.goto(`${demoUrl()}/streams/${id}`);
   await expect(row(page, 0)).toBeVisible();
   return pipe;
@@ -88,7 +88,7 @@ test("bars that redraw each other are the rows of a screen", async ({ page }) =>
     const pipe = new Pipe("terminal", name);
     await pipe.write(recorded(`${name}.ansi.log`));
     await pipe.end();
-    await page.goto(`${demoUrl()}/streams/${await streamId(`source=${name}`, 4)}`);
+    await page.goto(`${demoUrl()}/streams/${await streamId(pipe.selector, 4)}`);
     await expect(page.getByText(shown[0])).toBeVisible();
     const rows = (await texts(page)).filter((each) => each !== "");
     expect(rows[0]).toBe(shown[0]);
@@ -107,7 +107,7 @@ test("addresses can be followed, and places in sources where the relay says how"
   const pipe = new Pipe("links", "links");
   await pipe.write("see https://example.com/docs?a=1.\n  --> src/main.rs:12:5\njavascript:alert(1)\n\u001b]8;;javascript:alert(2)\u0007hidden\u001b]8;;\u0007\n");
   await pipe.end();
-  await page.goto(`${demoUrl()}/streams/${await streamId("source=links", 4)}`);
+  await page.goto(`${demoUrl()}/streams/${await streamId(pipe.selector, 4)}`);
   await expect(text(page, 0).locator("a")).toHaveAttribute("href", "https://example.com/docs?a=1");
   await expect(text(page, 0).locator("a")).toHaveAttribute("rel", "noopener noreferrer");
   await expect(text(page, 1).locator("a")).toHaveAttribute("href", "https://git.example.com/links/src/main.rs#L12");
@@ -120,7 +120,7 @@ test("a range of lines is chosen with Shift, linked, copied and downloaded", asy
   const pipe = new Pipe("ranges", "ranges");
   await pipe.write(`${numberedLines(0, 3_000)}\u001b[31mred\u001b[0m\n50 %\r99 %\n`);
   await pipe.end();
-  const id = await streamId("source=ranges", 3_002);
+  const id = await streamId(pipe.selector, 3_002);
   await page.goto(`${demoUrl()}/streams/${id}#s120`);
   await expect(row(page, 120)).toBeInViewport();
   await row(page, 126).getByTestId("line-number").click({ modifiers: ["Shift"] });
@@ -156,7 +156,7 @@ test("a selection that reaches beyond the painted rows copies all of its lines",
   const pipe = new Pipe("selections", "selections");
   await pipe.write(numberedLines(0, 900));
   await pipe.end();
-  await page.goto(`${demoUrl()}/streams/${await streamId("source=selections", 900)}#s100`);
+  await page.goto(`${demoUrl()}/streams/${await streamId(pipe.selector, 900)}#s100`);
   await expect(row(page, 100)).toBeInViewport();
   await text(page, 100).evaluate((element) => getSelection()?.setBaseAndExtent(element, 0, element, 0));
   await text(page, 101).evaluate((element) => getSelection()?.extend(element, 0));
@@ -173,7 +173,7 @@ test("lines, times and percentages can be gone to, and a line that is not there 
   const pipe = new Pipe("places", "places");
   await pipe.write(numberedLines(0, 20_000));
   await pipe.end();
-  const id = await streamId("source=places", 20_000);
+  const id = await streamId(pipe.selector, 20_000);
   await page.goto(`${demoUrl()}/streams/${id}`);
   await expect(row(page, 19_999)).toBeVisible();
   const goTo = async (place: string) => {
@@ -212,7 +212,7 @@ test("nothing leaves the relay's origin, the policy is strict, and first paint c
   const pipe = new Pipe("policy", "policy");
   await pipe.write(`\u001b[38;2;255;120;40mtrue colour\u001b[0m <style>*{color:red}</style>\n`);
   await pipe.end();
-  const answer = await page.goto(`${demoUrl()}/streams/${await streamId("source=policy", 1)}`);
+  const answer = await page.goto(`${demoUrl()}/streams/${await streamId(pipe.selector, 1)}`);
   await expect(text(page, 0)).toHaveText("true colour <style>*{color:red}</style>");
   expect([...origins]).toEqual([demoUrl()]);
   expect(violations).toEqual([]);

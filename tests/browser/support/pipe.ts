@@ -1,5 +1,6 @@
 // `millstream-agent pipe`: a stream whose lines a test writes.
 import { type ChildProcess, spawn } from "node:child_process";
+import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -16,13 +17,15 @@ export function demoUrl(): string {
 }
 
 export class Pipe {
+  /** Selects its stream, also where a test runs again and the demo has an older one of that name. */
+  readonly selector = `pipe=${randomUUID()}`;
   private readonly dataDir = mkdtempSync(join(tmpdir(), "millstream-pipe-"));
   private readonly agent: ChildProcess;
 
   constructor(host: string, name: string) {
     this.agent = spawn(
       binary("millstream-agent"),
-      ["--relay", demoUrl(), "--data-dir", this.dataDir, "pipe", "--name", name],
+      ["--relay", demoUrl(), "--data-dir", this.dataDir, "--label", this.selector, "pipe", "--name", name],
       { stdio: ["pipe", "ignore", "inherit"], env: { ...process.env, MILLSTREAM_HOST: host, MILLSTREAM_LOG: "warn" } },
     );
   }
