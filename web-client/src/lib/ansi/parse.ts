@@ -23,17 +23,16 @@ const CONTROL = /[\x00-\x08\x0a-\x1f\x7f-\x9f]/;
 
 /** The text of one line that is painted, and how much of it is left out. */
 export function boundedInput(text: string): { text: string; hidden: number } {
-  if (text.endsWith("\r")) text = text.slice(0, -1);
   if (text.length <= MAX_INPUT) return { text, hidden: 0 };
   // Of a progress bar the newest redraws count; of a long line its beginning.
   const redraw = text.indexOf("\r", text.length - MAX_INPUT);
-  if (redraw >= 0) return { text: text.slice(redraw), hidden: 0 };
+  if (redraw >= 0 && redraw < text.length - 1) return { text: text.slice(redraw), hidden: 0 };
   return { text: text.slice(0, MAX_INPUT), hidden: text.length - MAX_INPUT };
 }
 
 /** A line alone, in the style that the lines before left. Never throws, whatever the text. */
 export function parseLine(line: string, style: Style = PLAIN): ParsedLine {
-  let { text, hidden } = boundedInput(line);
+  let { text, hidden } = boundedInput(line.endsWith("\r") ? line.slice(0, -1) : line);
   if (!CONTROL.test(text)) {
     if (text.length > MAX_COLUMNS) {
       hidden += text.length - MAX_COLUMNS;
@@ -51,6 +50,13 @@ export function parseLine(line: string, style: Style = PLAIN): ParsedLine {
 export function shown(row: CellRow, hidden = 0): ParsedLine {
   const spans = row.spans();
   return { spans, text: spans.map((span) => span.text).join(""), hiddenCharacters: hidden + row.droppedCharacters };
+}
+
+/** The column in which a line that did not end goes on. */
+export function columnAfter(line: string): number {
+  const screen = new Screen();
+  screen.write(boundedInput(line).text);
+  return screen.column;
 }
 
 /** The style that the lines after a line begin with. */

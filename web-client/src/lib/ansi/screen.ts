@@ -55,11 +55,21 @@ export class Screen {
     if (this.#saved) this.#saved = { ...this.#saved, row: Math.max(0, this.#saved.row - count) };
   }
 
-  /** The cursor goes to the end of the last row. */
-  toEnd(): void {
+  /** Columns before the cursor. */
+  get column(): number {
+    return this.#column;
+  }
+
+  /** The cursor goes to a column of the last row, which has not ended. */
+  goOn(column: number): void {
     this.#row = Math.max(0, this.rows.length - 1);
     this.#bottom = this.#row;
-    this.#column = this.rows.at(-1)?.length ?? 0;
+    this.#column = column;
+  }
+
+  /** The row in which the cursor stands exists from now on, also with no text in it. */
+  beginRow(): void {
+    this.#current();
   }
 
   /** Ends the line: the cursor goes to the begin of the next row. Links do not reach over it. */

@@ -3,11 +3,11 @@
  * downloads, the steps of a container build. Rows above are taken in as the cursor reaches them.
  */
 import { CellRow } from "../ansi/cells";
-import { boundedInput, shown } from "../ansi/parse";
+import { boundedInput, columnAfter, shown } from "../ansi/parse";
 import { MAX_HEIGHT, Screen } from "../ansi/screen";
 import type { Style } from "../ansi/style";
 import type { Line } from "../block/lines";
-import { parsed, rowOf, rowText, type LineRow } from "./row";
+import { isOpen, parsed, rowOf, rowText, type LineRow } from "./row";
 
 /** Lines that a row keeps, to draw the picture again when lines before it are read. */
 const MAX_KEPT_LINES = 2_000;
@@ -26,6 +26,7 @@ export class Picture {
   readonly #frames: Frame[] = [];
   #id = (pictures += 1);
   #isClipped = false;
+  #openColumn: number | null = null;
 
   constructor(style: Style) {
     this.#screen = new Screen(style);
@@ -60,7 +61,8 @@ export class Picture {
     // It goes on with the picture that it draws over: what changes that one changes both.
     this.#id = rows.find((row) => row.drawn !== null)?.drawn?.picture ?? this.#id;
     // Of a row that had not ended the text goes on.
-    if (isFirst && rows.at(-1)?.lines.at(-1)?.partial === true) this.#screen.toEnd();
+    const last = rows.at(-1);
+    if (isFirst && last !== undefined && isOpen(last)) this.#screen.goOn(last.drawn?.openColumn ?? columnAfter(rowText(last)));
   }
 
   draw(line: Line): void {
@@ -68,7 +70,10 @@ export class Picture {
     const rowsBefore = screen.rows.length;
     screen.reachedAbove = false;
     screen.write(boundedInput(rowText(rowOf(line))).text);
+    // Where nothing is above, also a line that only goes up has a row.
     if (!line.partial) screen.newline();
+    else if (this.#frames.length === 0) screen.beginRow();
+    this.#openColumn = line.partial && !screen.isAtBottom ? screen.column : null;
     this.#isClipped ||= screen.reachedAbove;
     const last = this.#frames.at(-1);
     if (screen.rows.length > rowsBefore) {
@@ -90,6 +95,7 @@ export class Picture {
         line: cells ? shown(cells) : { spans: [], text: "", hiddenCharacters: 0 },
         picture: this.#id,
         styleAfter: this.#screen.style,
+        openColumn: this.#openColumn,
         isSealed,
         isClipped: at === 0 && this.#isClipped,
       };

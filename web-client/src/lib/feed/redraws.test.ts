@@ -103,6 +103,74 @@ describe("bars that are drawn again and again", () => {
   });
 });
 
+describe("pieces of a line that had not ended", () => {
+  const lineOrPiece = fc.record({ text: logLine, partial: fc.boolean() });
+  const logOf = (lines: readonly TestLine[]): string => lines.map(({ text, partial }) => `${text as string}${partial ? "" : "\n"}`).join("");
+
+  test("are one row, as on a terminal", async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.array(lineOrPiece, { minLength: 1, maxLength: 14 }), async (lines) => {
+        const window = windowOf(testLines(1, 0, lines));
+        fc.pre(!goesAbove(window));
+        expect(shownByRows(window)).toEqual(await shownByTerminal(logOf(lines)));
+      }),
+      { numRuns: 400 },
+    );
+  }, 120_000);
+
+  test("are one row also where there are very many of them, read in whatever pages", async () => {
+    for (const [before, after] of [["", ""], ["\r", ""], ["", "\r"]]) {
+      const bar = Array.from({ length: 3_000 }, (_, at) => ({ text: `${before}\x1b[2K${at}${after}`, partial: true }));
+      const lines: TestLine[] = [{ text: "before" }, ...bar, { text: "\rdone" }, { text: "after" }];
+      const shown = await shownByTerminal(logOf(lines), 16_000);
+      for (const size of [lines.length, 1, 700]) {
+        const window = new RowWindow();
+        for (let at = 0; at < lines.length; at += size) window.append(testLines(1, at, lines.slice(at, at + size)));
+        expect(window.rows.map((row) => [row.sequence, row.nextSequence])).toEqual([[0, 1], [1, 3_002], [3_002, 3_003]]);
+        expect(shownByRows(window)).toEqual(shown);
+      }
+    }
+  }, 120_000);
+
+  test("are one row when the rows below them were let go of and are read again", () => {
+    const pieces = Array.from({ length: 100 }, (_, at) => ({ text: `\r${at} %`, partial: true }));
+    const window = new RowWindow(3);
+    window.append(testLines(1, 10, ["a", ...pieces]));
+    // What is older pushes out the newest row but for its place: where it went on is not forgotten.
+    window.append(testLines(2, 0, ["other"]));
+    window.prepend(testLines(1, 9, ["b"]));
+    window.append(testLines(1, 111, ["\x1b[Kdone", "after"]));
+    const rows = window.rows.filter((row) => row.streamId === 1);
+    expect(text(shownByRows({ rows }))).toEqual(["a", "99 %done", "after"]);
+  });
+
+  test("are one row among the lines of other streams, which show what each shows alone", () => {
+    const streams = fc.array(fc.array(lineOrPiece, { minLength: 1, maxLength: 8 }), { minLength: 2, maxLength: 3 });
+    fc.assert(
+      fc.property(streams, fc.infiniteStream(fc.nat(2)), fc.integer({ min: 1, max: 9 }), fc.boolean(), (made, order, size, forward) => {
+        const alone = made.map((lines, at) => windowOf(testLines(at, 0, lines)));
+        const left = made.map((lines, at) => testLines(at, 0, lines));
+        const merged: Line[] = [];
+        for (const next of order) {
+          const lines = left.filter((each) => each.length > 0);
+          const line = lines[next % lines.length]?.shift();
+          if (line === undefined) break;
+          merged.push(line);
+        }
+        const window = new RowWindow();
+        if (forward) for (let at = 0; at < merged.length; at += size) window.append(merged.slice(at, at + size));
+        else for (let at = merged.length; at > 0; at -= size) window.prepend(merged.slice(Math.max(0, at - size), at));
+        for (const [streamId, expected] of alone.entries()) {
+          const rows = window.rows.filter((row) => row.streamId === streamId);
+          expect(rows.map((row) => [row.sequence, row.nextSequence])).toEqual(expected.rows.map((row) => [row.sequence, row.nextSequence]));
+          expect(shownByRows({ rows })).toEqual(shownByRows(expected));
+        }
+      }),
+      { numRuns: 1_500 },
+    );
+  });
+});
+
 describe("a colour that is left on", () => {
   test("goes on in the next lines, as in a terminal", () => {
     const window = windowOf(linesOfLog("\x1b[31mred\nstill\n\x1b[0mplain\nnot\n"));

@@ -40,6 +40,8 @@ export interface Drawing {
   readonly picture: number;
   /** The style that the row's lines left. */
   readonly styleAfter: Style;
+  /** The column in which the row's text goes on; null: its last line ended. */
+  readonly openColumn: number | null;
   /** Some of the lines that drew it are not kept, so that it cannot be drawn again. */
   readonly isSealed: boolean;
   /** It reaches above what is held: with the lines before it would look different. */
@@ -53,7 +55,7 @@ export interface GapRow extends GapMark {
 
 export type Row = LineRow | GapRow;
 
-/** Pieces that one row joins at most; a longer chain goes on in the next row. */
+/** Pieces that one row joins at most, each time anew; a longer chain is drawn piece by piece. */
 const MAX_JOINED_LINES = 64;
 
 /** Bytes of a row that are decoded to paint it. */
@@ -79,22 +81,30 @@ export function gapRowOf(gap: GapMark): GapRow {
   return { kind: "gap", key: `${gap.streamId}:gap:${gap.sequence}`, ...gap };
 }
 
-/** Whether `after` continues `row`, so that the two are one. */
-export function continues(row: Row | undefined, after: LineRow): row is LineRow {
-  if (row === undefined || row.kind !== "line" || after.kind !== "line") return false;
+/** Whether a row's last line did not end. */
+export function isOpen({ drawn, lines }: LineRow): boolean {
+  return drawn === null ? lines.at(-1)?.partial === true : drawn.openColumn !== null;
+}
+
+/** Whether a row's text goes on with a line, or with the lines of another row. */
+export function goesOn(row: Row | undefined, after: Pick<LineRow, "streamId" | "channel" | "sequence">): row is LineRow {
   return (
+    row?.kind === "line" &&
     row.hidden === null &&
-    row.drawn === null &&
-    row.lines.at(-1)?.partial === true &&
+    isOpen(row) &&
     row.streamId === after.streamId &&
     row.channel === after.channel &&
-    row.nextSequence === after.sequence &&
-    row.lines.length + after.lines.length <= MAX_JOINED_LINES
+    row.nextSequence === after.sequence
   );
 }
 
-export function join(row: LineRow, after: LineRow): LineRow {
-  return { ...row, nextSequence: after.nextSequence, lines: [...row.lines, ...after.lines] };
+/** Whether one more line can be joined to a row; otherwise it has to be drawn. */
+export function canJoin(row: LineRow): boolean {
+  return row.drawn === null && row.lines.length < MAX_JOINED_LINES;
+}
+
+export function join(row: LineRow, line: Line): LineRow {
+  return { ...row, nextSequence: line.sequence + 1, lines: [...row.lines, line] };
 }
 
 const decoder = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });

@@ -9,7 +9,7 @@ import { PLAIN, sameStyle, type Style } from "../ansi/style";
 import type { Line } from "../block/lines";
 import { EscapeFinder, rowsUp } from "./escapes";
 import { Picture } from "./picture";
-import { continues, gapRowOf, join, rowBytes, rowOf, rowText, type GapMark, type LineRow, type Row } from "./row";
+import { canJoin, gapRowOf, goesOn, isOpen, join, rowBytes, rowOf, rowText, type GapMark, type LineRow, type Row } from "./row";
 
 /** Rows that are held at most. 20,000 rows of 20 px stay far below every browser's element height. */
 export const MAX_ROWS = 20_000;
@@ -37,6 +37,8 @@ export function isFold(entry: Entry): entry is Fold {
 interface Pen {
   style: Style;
   picture: Picture | null;
+  /** The last line had no newline: the next one may go on in its row, wherever that stands among other streams' rows. */
+  isOpen: boolean;
 }
 
 export class RowWindow {
@@ -85,8 +87,8 @@ export class RowWindow {
     const before = new RowWindow(Infinity, Infinity);
     before.append(entries);
     const settled = before.#drawAgain(this.#rows);
-    const isWhole = settled === this.#rows.length;
-    for (const [streamId, pen] of before.#pens) if (isWhole || !this.#pens.has(streamId)) this.#pens.set(streamId, pen);
+    const later = new Set(this.#rows.slice(settled).flatMap((row) => (row.kind === "notice" ? [] : [row.streamId])));
+    for (const [streamId, pen] of before.#pens) if (!later.has(streamId)) this.#pens.set(streamId, pen);
     this.#rows = before.#rows.concat(this.#rows.slice(settled));
     this.#bytes = this.#rows.reduce((sum, row) => sum + bytesOf(row), 0);
     let excess = 0;
@@ -107,25 +109,40 @@ export class RowWindow {
   #add(line: Line): void {
     const pen = this.#pen(line.streamId);
     const row = rowOf(line, pen.style);
-    const last = this.#rows.at(-1);
-    if (continues(last, row)) this.#rows[this.#rows.length - 1] = join(last, row);
+    const at = this.#openRow(pen, line);
+    const open = this.#rows[at];
+    if (goesOn(open, line)) this.#rows[at] = join(open, line);
     else this.#rows.push(row);
     this.#bytes += line.end - line.start;
+    pen.isOpen = line.partial;
     if (row.kind === "line" && this.#escapes.in(line) >= 0) pen.style = styleAfter(rowText(row), pen.style);
   }
 
-  /** Draws a line that goes up, or that comes while the cursor is above the end; false when it is neither. */
+  /** Index of the row in which a line goes on; -1: it begins one. */
+  #openRow(pen: Pen, line: Pick<LineRow, "streamId" | "channel" | "sequence">): number {
+    if (!pen.isOpen) return -1;
+    const at = this.#rows.findLastIndex((row) => row.streamId === line.streamId);
+    return goesOn(this.#rows[at], line) ? at : -1;
+  }
+
+  /**
+   * Draws a line that goes up, that comes while the cursor is above the end, or that goes on in a row that cannot be
+   * joined any more; false when it is none of these.
+   */
   #redraw(line: Line, touched: Set<Picture>): boolean {
     if (line.channel === Channel.NOTICE) return false;
     const pen = this.#pen(line.streamId);
     const escape = this.#escapes.in(line);
     const up = escape < 0 ? 0 : rowsUp(line, escape);
-    if (up === 0 && pen.picture === null) return false;
+    const open = pen.picture === null ? this.#rows[this.#openRow(pen, line)] : undefined;
+    const continues = goesOn(open, line);
+    if (up === 0 && pen.picture === null && !(continues && !canJoin(open))) return false;
     const picture = pen.picture ?? new Picture(pen.style);
-    const lacking = Math.min(up, MAX_HEIGHT) - picture.rowsAbove;
+    const lacking = Math.min(up, MAX_HEIGHT) + Number(continues) - picture.rowsAbove;
     if (lacking > 0) picture.takeIn(this.#rowsAbove(line.streamId, picture.top, lacking));
     picture.draw(line);
     pen.style = picture.style;
+    pen.isOpen = line.partial;
     pen.picture = picture.isDone ? null : picture;
     // What is done may be taken in by the next one; what goes on is shown once for the whole batch.
     if (picture.isDone) {
@@ -179,7 +196,7 @@ export class RowWindow {
 
   /** A gap, or a closed group: what comes after does not go on with what was before. */
   #mark(entry: GapMark | Fold): void {
-    this.#pens.set(entry.streamId, { style: PLAIN, picture: null });
+    this.#pens.set(entry.streamId, { style: PLAIN, picture: null, isOpen: false });
     if (!isFold(entry)) {
       this.#rows.push(gapRowOf(entry));
       return;
@@ -225,7 +242,7 @@ export class RowWindow {
       // What cannot be drawn again stays as it is.
       if (drawn !== null && rows.slice(at).some((row) => row.kind === "line" && row.drawn?.isSealed === true && row.drawn.picture === drawn.picture)) continue;
       if (pen.picture !== null || drawn?.isClipped || !sameStyle(pen.style, next.style)) return false;
-      if (next === rows[at] && continues(this.#rows.at(-1), next)) return false;
+      if (this.#openRow(pen, next) >= 0) return false;
     }
     return true;
   }
@@ -247,7 +264,7 @@ export class RowWindow {
       const last = this.#rows.findLast((row) => row.streamId === streamId && row.kind !== "notice");
       let style: Style = PLAIN;
       if (last?.kind === "line" && last.hidden === null) style = last.drawn?.styleAfter ?? styleAfter(rowText(last), last.style);
-      pen = { style, picture: null };
+      pen = { style, picture: null, isOpen: last?.kind === "line" && isOpen(last) };
       this.#pens.set(streamId, pen);
     }
     return pen;

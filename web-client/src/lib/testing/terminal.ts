@@ -35,7 +35,7 @@ export async function shownByTerminal(log: string, columns = 400): Promise<Shown
 }
 
 /** What our rows show. */
-export function shownByRows(window: RowWindow): ShownRow[] {
+export function shownByRows(window: Pick<RowWindow, "rows">): ShownRow[] {
   const rows = window.rows.map((row) => {
     if (row.kind === "gap") return { text: "gap", styles: [] };
     let text = "";
@@ -43,7 +43,7 @@ export function shownByRows(window: RowWindow): ShownRow[] {
     for (const span of parsed(row).spans) {
       for (const character of withoutTabs(text, span.text)) {
         text += character;
-        if (!/^[\p{M}\u200d]$/u.test(character)) styles.push(character.trim() === "" ? "" : nameOf(span.style));
+        if (cellsOf(character).length > 0) styles.push(character.trim() === "" ? "" : nameOf(span.style));
       }
     }
     return trimmed(text, styles);
@@ -53,11 +53,11 @@ export function shownByRows(window: RowWindow): ShownRow[] {
 
 /** A tab that only spaces stand for, as a terminal keeps it. */
 function withoutTabs(before: string, text: string): string {
-  let column = before.length;
+  let column = cellsOf(before).length;
   return [...text].map((character) => {
-    const cells = character === "\t" ? " ".repeat(8 - (column % 8)) : character;
-    column += cells.length;
-    return cells;
+    const shown = character === "\t" ? " ".repeat(8 - (column % 8)) : character;
+    column += cellsOf(shown).length;
+    return shown;
   }).join("");
 }
 
@@ -69,7 +69,12 @@ export function windowOf(...batches: readonly (readonly Entry[])[]): RowWindow {
 
 function trimmed(text: string, styles: readonly string[]): ShownRow {
   const kept = text.trimEnd();
-  return { text: kept, styles: styles.slice(0, [...kept].filter((character) => !/^[\p{M}\u200d]$/u.test(character)).length) };
+  return { text: kept, styles: styles.slice(0, cellsOf(kept).length) };
+}
+
+/** The characters that stand in cells of their own. */
+function cellsOf(text: string): string[] {
+  return [...text].filter((character) => !/^[\p{M}\u200d]$/u.test(character));
 }
 
 function withoutBlankEnd(rows: ShownRow[]): ShownRow[] {
