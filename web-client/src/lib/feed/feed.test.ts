@@ -115,6 +115,11 @@ describe("one stream", () => {
     await feed.jumpTo(1, 500);
     expect(feed.problem).toBe("Line s500 does not exist yet. The stream has 10 lines.");
     expect(sequences(feed)).toContain(9);
+    // The groups of the stream are known, and the rows around the line are read anew.
+    await until(() => expect(feed.structure(1).isSearched).toBe(true));
+    await until(() => expect(feed.isLoading).toBe(false));
+    expect(feed.problem).toBe("Line s500 does not exist yet. The stream has 10 lines.");
+    expect(sequences(feed)).toContain(9);
   });
 
   test("resumes after a break with the cursor and the exact position, without gap or repeat", async () => {

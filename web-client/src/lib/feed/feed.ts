@@ -246,6 +246,8 @@ export class LogFeed {
       await this.#attempt(async (signal) => {
         if (track.stream === null) await this.#pages.bounds(track, signal);
         const wanted = this.#clamp(track, sequence);
+        // Also who shows it again later goes to a line that there is.
+        if (jump === this.#jump) this.#target = { streamId, sequence: wanted };
         const places = new Map([[streamId, wanted]]);
         if (this.tracks.size > 1) {
           const timeUs = await this.#pages.timeOf(track, wanted, signal);
