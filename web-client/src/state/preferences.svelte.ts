@@ -4,6 +4,7 @@ import type { TimestampMode } from "../lib/text/format";
 export type Theme = "system" | "light" | "dark";
 
 const SWITCH = ["on", "off"] as const;
+const SWITCH_OFF = ["off", "on"] as const;
 
 const THEMES: readonly Theme[] = ["system", "light", "dark"];
 const TIMESTAMPS: readonly TimestampMode[] = ["off", "local", "utc", "start", "delta"];
@@ -12,6 +13,7 @@ export class Preferences {
   #theme = $state(load("theme", THEMES));
   #timestamps = $state(load("timestamps", TIMESTAMPS));
   #singleKeys = $state(load("single-keys", SWITCH));
+  #wraps = $state(load("wrap", SWITCH_OFF));
 
   constructor() {
     this.#showTheme();
@@ -39,6 +41,16 @@ export class Preferences {
   /** The next way to show times, for the key. */
   cycleTimestamps(): void {
     this.timestamps = TIMESTAMPS[(TIMESTAMPS.indexOf(this.#timestamps) + 1) % TIMESTAMPS.length] ?? "off";
+  }
+
+  /** Lines that are longer than the view is wide go on below instead of to the right. */
+  get wraps(): boolean {
+    return this.#wraps === "on";
+  }
+
+  set wraps(isOn: boolean) {
+    this.#wraps = isOn ? "on" : "off";
+    save("wrap", this.#wraps);
   }
 
   /** Keys that type a character do something. */

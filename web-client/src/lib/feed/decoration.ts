@@ -58,11 +58,14 @@ export function headerOf(group: Group, { outline, folds }: Structure, head: numb
   };
 }
 
-/** Headers that stay in view above the rows: of the groups that the first rows in view are in. */
-export function stickyHeaders(rowAt: (index: number) => Row | undefined, top: number, structureOf: (streamId: number) => Structure, limit: number): { streamId: number; group: Group }[] {
+/**
+ * Headers that stay in view above the rows: of the groups that the first rows in view are in. `rowBelow` gives the row
+ * that stands below so many headers.
+ */
+export function stickyHeaders(rowBelow: (headers: number) => Row | undefined, structureOf: (streamId: number) => Structure, limit: number): { streamId: number; group: Group }[] {
   const sticky: { streamId: number; group: Group }[] = [];
   while (sticky.length < limit) {
-    const row = rowAt(top + sticky.length);
+    const row = rowBelow(sticky.length);
     if (row === undefined || row.kind === "gap") break;
     // Of the groups around the first row that the headers so far leave uncovered, the next one in depth.
     const group = structureOf(row.streamId).outline.around(row.sequence)[sticky.length];

@@ -3,7 +3,7 @@
  * height stays small whatever the stream's length; the scroll track speaks of the whole stream.
  */
 
-/** Height of a row, pixels; the style sheet says the same. */
+/** Height of a row, or of each visual line of a wrapped one, pixels; the style sheet says the same. */
 export const ROW_PX = 20;
 
 /** Room above the first and below the last row, pixels. */
@@ -18,28 +18,68 @@ export interface Slice {
   readonly to: number;
 }
 
-export function sliceAt(scrollTopPx: number, viewPx: number, rowCount: number): Slice {
-  const first = Math.floor((scrollTopPx - EDGE_PX) / ROW_PX);
-  const from = Math.max(0, Math.min(rowCount, first - OVERSCAN_ROWS));
-  const to = Math.max(from, Math.min(rowCount, first + Math.ceil(viewPx / ROW_PX) + OVERSCAN_ROWS));
-  return { from, to };
+/** Where the rows of a window stand, one below the other. */
+export interface Places {
+  readonly count: number;
+  /** Upper edge of a row, pixels below that of the first one; of `count`: the lower edge of the last one. */
+  topPx(index: number): number;
+  /** Index of the row at a place; of the first or last one where the place is above or below all. */
+  rowAt(px: number): number;
 }
 
-export function contentPx(rowCount: number): number {
-  return rowCount * ROW_PX + 2 * EDGE_PX;
+/** Rows of one visual line each. */
+export function evenPlaces(count: number): Places {
+  return {
+    count,
+    topPx: (index) => index * ROW_PX,
+    rowAt: (px) => Math.max(0, Math.min(count - 1, Math.floor(px / ROW_PX))),
+  };
 }
 
-export function maxScrollPx(rowCount: number, viewPx: number): number {
-  return Math.max(0, contentPx(rowCount) - viewPx);
+/** Rows of heights of their own, pixels. */
+export function unevenPlaces(heightsPx: readonly number[]): Places {
+  const tops = new Float64Array(heightsPx.length + 1);
+  for (const [at, heightPx] of heightsPx.entries()) tops[at + 1] = (tops[at] ?? 0) + heightPx;
+  const topPx = (index: number): number => tops[index] ?? 0;
+  const count = heightsPx.length;
+  return {
+    count,
+    topPx,
+    rowAt: (px) => {
+      let low = 0;
+      let high = Math.max(0, count - 1);
+      while (low < high) {
+        const middle = (low + high + 1) >>> 1;
+        if (topPx(middle) <= px) low = middle;
+        else high = middle - 1;
+      }
+      return low;
+    },
+  };
 }
 
-export function rowTopPx(index: number): number {
-  return EDGE_PX + index * ROW_PX;
+export function sliceAt(scrollTopPx: number, viewPx: number, places: Places): Slice {
+  const { count } = places;
+  if (count === 0) return { from: 0, to: 0 };
+  const from = Math.max(0, places.rowAt(scrollTopPx - EDGE_PX) - OVERSCAN_ROWS);
+  return { from, to: Math.min(count, places.rowAt(scrollTopPx - EDGE_PX + viewPx) + 1 + OVERSCAN_ROWS) };
 }
 
-/** Index of the first row that is in view. */
-export function topRow(scrollTopPx: number, rowCount: number): number {
-  return Math.max(0, Math.min(rowCount - 1, Math.floor((scrollTopPx - EDGE_PX) / ROW_PX)));
+export function contentPx(places: Places): number {
+  return places.topPx(places.count) + 2 * EDGE_PX;
+}
+
+export function maxScrollPx(places: Places, viewPx: number): number {
+  return Math.max(0, contentPx(places) - viewPx);
+}
+
+export function rowTopPx(index: number, places: Places): number {
+  return EDGE_PX + places.topPx(index);
+}
+
+/** Index of the row that stands `belowPx` under the upper edge of the view. */
+export function topRow(scrollTopPx: number, places: Places, belowPx = 0): number {
+  return places.rowAt(scrollTopPx - EDGE_PX + belowPx);
 }
 
 /** The thumb of the scroll track, in pixels from its top. */

@@ -3,6 +3,7 @@
  * other (flag "partial") stand in one row, and lines that redraw rows above them in the last row that they drew.
  */
 import { Channel } from "../../gen/millstream/v1/block_pb";
+import { MAX_COLUMNS } from "../ansi/cells";
 import { parseLine, type ParsedLine } from "../ansi/parse";
 import { PLAIN, type Style } from "../ansi/style";
 import type { Line } from "../block/lines";
@@ -128,6 +129,11 @@ export function rowText(row: LineRow): string {
 /** Bytes of a row's text. */
 export function rowBytes(row: LineRow): number {
   return row.lines.reduce((sum, line) => sum + line.end - line.start, 0);
+}
+
+/** Bytes of the text that is painted of a row, about: escape sequences count. */
+export function shownBytes(row: LineRow): number {
+  return row.drawn === null ? Math.min(rowBytes(row), MAX_COLUMNS) : row.drawn.line.text.length;
 }
 
 /** Bytes that `rowText` leaves out. */

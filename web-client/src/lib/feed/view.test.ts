@@ -2,7 +2,8 @@ import * as fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { testLines } from "../testing/blocks";
 import { Follow } from "./follow";
-import { contentPx, fractionOf, sliceAt, thumbOf } from "./geometry";
+import { contentPx, evenPlaces, fractionOf, sliceAt, thumbOf, unevenPlaces } from "./geometry";
+import { RowHeights } from "./heights";
 import { cutBytes, parsed, rowOf, rowText } from "./row";
 import { textBetween } from "./selection";
 import { Slots } from "./slots";
@@ -31,16 +32,16 @@ describe("geometry", () => {
   test("paints a bounded number of rows wherever the view stands", () => {
     fc.assert(
       fc.property(fc.double({ min: -100, max: 1e9, noNaN: true }), fc.nat(3_000), fc.nat(20_000), (top, view, rows) => {
-        const { from, to } = sliceAt(top, view, rows);
+        const { from, to } = sliceAt(top, view, evenPlaces(rows));
         expect(from).toBeGreaterThanOrEqual(0);
         expect(to).toBeLessThanOrEqual(rows);
-        expect(to - from).toBeLessThanOrEqual(Math.ceil(view / 20) + 24);
+        expect(to - from).toBeLessThanOrEqual(Math.ceil(view / 20) + 25);
       }),
     );
   });
 
   test("stays far below the height that browsers allow", () => {
-    expect(contentPx(20_000)).toBeLessThan(1_000_000);
+    expect(contentPx(evenPlaces(20_000))).toBeLessThan(1_000_000);
   });
 
   test("a dragged thumb points where it would be drawn, at any length", () => {
@@ -123,5 +124,52 @@ describe("a copy", () => {
     expect(textBetween(window.rows, place(2, 2), place(0, 1))).toBe("ne\n99 %\nth");
     expect(textBetween(window.rows, place(2, 4), place(2, 1))).toBe("hre");
     expect(textBetween(window.rows, place(9, 0), place(0, 1))).toBeNull();
+  });
+});
+
+describe("wrapped rows", () => {
+  test("stand one below the other, and every place is in the row that stands there", () => {
+    fc.assert(
+      fc.property(fc.array(fc.integer({ min: 1, max: 50 }), { minLength: 1, maxLength: 60 }), fc.integer({ min: -100, max: 70_000 }), (lines, px) => {
+        const places = unevenPlaces(lines.map((count) => count * 20));
+        const at = places.rowAt(px);
+        expect(px < 0 || px >= places.topPx(places.count) || (places.topPx(at) <= px && px < places.topPx(at + 1))).toBe(true);
+        if (px < 0) expect(at).toBe(0);
+        if (px >= places.topPx(places.count)) expect(at).toBe(places.count - 1);
+        const { from, to } = sliceAt(px, 800, places);
+        expect(to - from).toBeLessThanOrEqual(800 / 20 + 26);
+        expect(from <= at && at < to).toBe(true);
+      }),
+    );
+    expect(sliceAt(0, 800, unevenPlaces([]))).toEqual({ from: 0, to: 0 });
+  });
+
+  test("of one visual line each stand where rows that are not wrapped do", () => {
+    fc.assert(
+      fc.property(fc.integer({ min: 1, max: 200 }), fc.integer({ min: -100, max: 5_000 }), (count, px) => {
+        const [even, uneven] = [evenPlaces(count), unevenPlaces(Array.from({ length: count }, () => 20))];
+        expect(uneven.rowAt(px)).toBe(even.rowAt(px));
+        expect(uneven.topPx(count)).toBe(even.topPx(count));
+      }),
+    );
+  });
+
+  test("are as high as they were when painted, and about as high as their text is long before", () => {
+    const window = new RowWindow(3);
+    window.append(testLines(1, 0, ["short", "x".repeat(250), "\x1b[31mred\x1b[0m"]));
+    const heights = new RowHeights();
+    heights.columns = 100;
+    expect(contentPx(heights.placesOf(window.rows)) - contentPx(evenPlaces(0))).toBe(20 + 60 + 20);
+    const [, long] = window.rows;
+    if (!long) throw new Error("no row");
+    expect(heights.measure(long, 80)).toBe(true);
+    expect(heights.measure(long, 80)).toBe(false);
+    expect(heights.placesOf(window.rows).topPx(2)).toBe(100);
+    // Rows come and go at the ends.
+    window.append(testLines(1, 3, ["y".repeat(150)]));
+    expect([1, 2, 3].map((index) => heights.placesOf(window.rows).topPx(index))).toEqual([80, 100, 140]);
+    // In another width nothing that was measured counts.
+    heights.columns = 50;
+    expect(heights.placesOf(window.rows).topPx(1)).toBe(100);
   });
 });

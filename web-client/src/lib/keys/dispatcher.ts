@@ -19,11 +19,12 @@ export interface KeyEvent {
 
 export type Handlers = Partial<Record<Action, () => void>>;
 
-/** `j`, `G`, `{`, `Home`, `Mod+k` (Ctrl or Cmd); null for chords that belong to the browser. */
+/** `j`, `G`, `{`, `Home`, `Mod+k` (Ctrl or Cmd), `Alt+w`; null for chords that belong to the browser. */
 export function strokeOf(event: KeyEvent): string | null {
   if (event.isAltGraph) return event.key;
-  if (event.altKey) return null;
-  if (!event.ctrlKey && !event.metaKey) return event.key;
+  const hasModifier = event.ctrlKey || event.metaKey;
+  if (event.altKey) return hasModifier ? null : `Alt+${event.key.toLowerCase()}`;
+  if (!hasModifier) return event.key;
   return `Mod+${event.key.toLowerCase()}`;
 }
 

@@ -25,12 +25,13 @@ describe("the table", () => {
 
   test("has lnav's and GitHub's keys", () => {
     const keys: string[] = KEY_TABLE.flatMap((binding) => [...binding.keys]);
-    for (const key of "/ n N e E w W { } g G j k T F ?".split(" ")) expect(keys).toContain(key);
+    for (const key of "/ n N e E w W { } g G j k T F ? Alt+w".split(" ")) expect(keys).toContain(key);
   });
 
   test("names the palette's chord as the keyboard does", () => {
     expect(keyLabel("Mod+k", true)).toBe("⌘ K");
     expect(keyLabel("Mod+k", false)).toBe("Ctrl K");
+    expect(keyLabel("Alt+w", false)).toBe("Alt W");
     expect(keyLabel("G", false)).toBe("G");
   });
 });
@@ -98,5 +99,6 @@ describe("the dispatcher", () => {
   test("knows braces that are typed with AltGr", () => {
     expect(strokeOf(press("{", { ctrlKey: true, altKey: true, isAltGraph: true }))).toBe("{");
     expect(strokeOf(press("{", { ctrlKey: true, altKey: true }))).toBe(null);
+    expect(strokeOf(press("w", { altKey: true }))).toBe("Alt+w");
   });
 });

@@ -40,6 +40,7 @@ export const KEY_TABLE = [
 
   { action: "toggle-follow", keys: ["f"], help: "Follow, or pause", section: "View" },
   { action: "times", keys: ["T"], help: "Times: none, local, UTC, since the start, since the line before", section: "View" },
+  { action: "wrap", keys: ["Z", "Alt+w"], help: "Wrap long lines, or not", section: "View" },
   { action: "full-screen", keys: ["F"], help: "Log only, without the side bar", section: "View" },
   { action: "next-pane", keys: ["]"], help: "Next pane", section: "View" },
   { action: "previous-pane", keys: ["["], help: "Previous pane", section: "View" },
@@ -64,7 +65,7 @@ export function isSingleKey(key: string): boolean {
 
 /** How the help sheet prints a key. */
 export function keyLabel(key: string, isMac: boolean): string {
-  return key.replace("Mod+k", isMac ? "⌘ K" : "Ctrl K").replace("Escape", "Esc");
+  return key.replace("Mod+k", isMac ? "⌘ K" : "Ctrl K").replace("Alt+w", isMac ? "⌥ W" : "Alt W").replace("Escape", "Esc");
 }
 
 /** The first key of an action, for tool tips. */
