@@ -54,6 +54,23 @@ async function expectEnd(page: Page, newest: number): Promise<void> {
     .toBe(8);
 }
 
+test("where lines do not wrap, their numbers stay while the text is scrolled to the side", async ({ page }) => {
+  const pipe = new Pipe("wrap", "sideways");
+  await pipe.write(lines(0, 300));
+  await pipe.end();
+  await page.goto(`${demoUrl()}/streams/${await streamId(pipe.selector, 300)}#s150`);
+  await expect(row(page, 150)).toBeInViewport();
+  const leftOf = (part: string) => row(page, 150).getByTestId(part).evaluate((element) => element.getBoundingClientRect().left);
+  const [number, text] = [await leftOf("line-number"), await leftOf("log-text")];
+  await page.getByTestId("log-view").hover();
+  await page.mouse.wheel(400, 0);
+  await expect.poll(() => leftOf("log-text")).toBe(text - 400);
+  await expect.poll(() => leftOf("line-number")).toBe(number);
+  await page.mouse.wheel(-400, 0);
+  await expect.poll(() => leftOf("log-text")).toBe(text);
+  expect(await leftOf("line-number")).toBe(number);
+});
+
 async function wrapped(page: Page, name: string): Promise<{ pipe: Pipe; url: string }> {
   const pipe = new Pipe("wrap", name);
   await pipe.write(lines(0, LINES));

@@ -83,10 +83,15 @@ export class Route {
   }
 
   link(target: LineTarget | null): string {
+    return this.linker()(target);
+  }
+
+  /** `link` for many lines of what is in view now. */
+  linker(): (target: LineTarget | null) => string {
     const { panes, comparison } = this.#view;
     // What is searched belongs to the link; whatever else stands in the address does not.
-    const find = formatFind(parseFind(location.search));
-    return `${formatPath({ panes, comparison })}${find}${formatHash({ panes, target })}`;
+    const start = `${formatPath({ panes, comparison })}${formatFind(parseFind(location.search))}`;
+    return (target) => `${start}${formatHash({ panes, target })}`;
   }
 
   #showPanes(panes: Panes): void {

@@ -9,8 +9,11 @@ export const ROW_PX = 20;
 /** Room above the first and below the last row, pixels. */
 export const EDGE_PX = 8;
 
-/** Rows painted beyond the view on either side. */
+/** Rows painted beyond the view on either side, ready to be scrolled to. */
 const OVERSCAN_ROWS = 12;
+
+/** The same while the view follows: these rows are others in the next frame. */
+const FOLLOWING_OVERSCAN_ROWS = 3;
 
 /** The rows to paint: [from, to). */
 export interface Slice {
@@ -58,11 +61,12 @@ export function unevenPlaces(heightsPx: readonly number[]): Places {
   };
 }
 
-export function sliceAt(scrollTopPx: number, viewPx: number, places: Places): Slice {
+export function sliceAt(scrollTopPx: number, viewPx: number, places: Places, follows = false): Slice {
   const { count } = places;
   if (count === 0) return { from: 0, to: 0 };
-  const from = Math.max(0, places.rowAt(scrollTopPx - EDGE_PX) - OVERSCAN_ROWS);
-  return { from, to: Math.min(count, places.rowAt(scrollTopPx - EDGE_PX + viewPx) + 1 + OVERSCAN_ROWS) };
+  const overscan = follows ? FOLLOWING_OVERSCAN_ROWS : OVERSCAN_ROWS;
+  const from = Math.max(0, places.rowAt(scrollTopPx - EDGE_PX) - overscan);
+  return { from, to: Math.min(count, places.rowAt(scrollTopPx - EDGE_PX + viewPx) + 1 + overscan) };
 }
 
 export function contentPx(places: Places): number {

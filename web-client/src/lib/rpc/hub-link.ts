@@ -52,9 +52,12 @@ export class HubLink implements TailSource, CatalogSource {
         this.#welcome();
         break;
       case "tail": {
-        const listener = this.#listeners.get(message.id);
-        if (listener !== undefined) tell(listener, message.event);
-        const bytes = weightOf(message.event);
+        let bytes = 0;
+        for (const { id, event } of message.events) {
+          const listener = this.#listeners.get(id);
+          if (listener !== undefined) tell(listener, event);
+          bytes += weightOf(event);
+        }
         if (bytes > 0) this.#post({ kind: "taken", bytes, updates: 0 });
         break;
       }

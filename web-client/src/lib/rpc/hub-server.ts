@@ -5,7 +5,7 @@
  */
 import { PendingUpdate, type CatalogHandle, type CatalogUpdate } from "./catalog-source";
 import type { LogClient } from "./client";
-import type { FromHub, PortLike, TailEvent, ToHub } from "./port";
+import type { FromHub, PortEvent, PortLike, TailEvent, ToHub } from "./port";
 import { weightOf } from "./port";
 import { StreamingHealth, type HealthOptions } from "./streaming-health";
 import type { TailHandle, TailListener } from "./tail";
@@ -15,6 +15,12 @@ import { nextSequenceOf } from "../block/lines";
 
 /** Lines on their way to one tab, bytes; when full, lines are skipped for it. */
 const MAX_UNTAKEN_BYTES = 8 * 1_048_576;
+
+/**
+ * Milliseconds between two messages to a tab. A stream that is written line by line comes in a thousand blocks a second,
+ * and a page paints sixty times: what comes in between travels together.
+ */
+const SPACING_MS = 4;
 
 export class HubServer {
   readonly #health: StreamingHealth;
@@ -53,6 +59,10 @@ class HubPort {
   readonly #pending = new PendingUpdate();
   #catalog: CatalogHandle | null = null;
   #last: CatalogUpdate | null = null;
+  /** What goes with the next message; its bytes count as on their way. */
+  #events: PortEvent[] = [];
+  #sentMs = -Infinity;
+  #timer: ReturnType<typeof setTimeout> | undefined;
   #untakenBytes = 0;
   #untakenUpdates = 0;
   /** By subscription and stream, the sequence after the lines that were skipped. */
@@ -70,6 +80,7 @@ class HubPort {
     for (const handle of this.#handles.values()) handle.close();
     this.#handles.clear();
     this.#catalog?.close();
+    clearTimeout(this.#timer);
     this.#port.close();
     this.#gone();
   }
@@ -136,12 +147,29 @@ class HubPort {
     }
     if (event.kind === "reset") this.#skipped.delete(id);
     this.#untakenBytes += weight;
-    this.#post({ kind: "tail", id, event });
+    this.#put({ id, event });
+  }
+
+  /** Sends at once after a pause, and otherwise with what comes until the next message is due. */
+  #put(event: PortEvent): void {
+    this.#events.push(event);
+    if (this.#timer !== undefined) return;
+    const waitMs = this.#sentMs + SPACING_MS - performance.now();
+    if (waitMs <= 0) this.#flush();
+    else this.#timer = setTimeout(() => this.#flush(), waitMs);
+  }
+
+  #flush(): void {
+    this.#timer = undefined;
+    this.#sentMs = performance.now();
+    const events = this.#events;
+    this.#events = [];
+    this.#post({ kind: "tail", events });
   }
 
   #tellSkipped(): void {
     for (const [id, streams] of this.#skipped) {
-      for (const [streamId, next] of streams) this.#post({ kind: "tail", id, event: { kind: "skipped", streamId, next } });
+      for (const [streamId, next] of streams) this.#put({ id, event: { kind: "skipped", streamId, next } });
     }
     this.#skipped.clear();
   }

@@ -32,9 +32,15 @@ export type TailEvent =
   | { readonly kind: "skipped"; readonly streamId: number; readonly next: number }
   | { readonly kind: "reset" };
 
+/** Something of a subscription. */
+export interface PortEvent {
+  readonly id: number;
+  readonly event: TailEvent;
+}
+
 export type FromHub =
   | { readonly kind: "welcome" }
-  | { readonly kind: "tail"; readonly id: number; readonly event: TailEvent }
+  | { readonly kind: "tail"; readonly events: readonly PortEvent[] }
   | { readonly kind: "catalog"; readonly update: CatalogUpdate };
 
 /** What a message weighs in a port's queue, bytes. */
