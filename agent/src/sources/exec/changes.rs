@@ -75,25 +75,26 @@ impl<'a> Changes<'a> {
         loop {
             // First, so that what changed between two calls is not waited for.
             if let Some(path) = self.difference() {
-                self.until_quiet().await;
-                self.seen = self.look();
+                // As it was when it was quiet: what changes from here on is another change.
+                self.seen = self.until_quiet().await;
                 return path;
             }
             self.something().await;
         }
     }
 
-    /// Until nothing has changed for the delay.
-    async fn until_quiet(&mut self) {
+    /// Until nothing has changed for the delay; what is there then.
+    async fn until_quiet(&mut self) -> BTreeMap<PathBuf, Stamp> {
         let mut before = self.look();
         for _ in 0..MOST_DELAYS {
             tokio::time::sleep(self.settings.delay).await;
             let now = self.look();
             if now == before {
-                return;
+                break;
             }
             before = now;
         }
+        before
     }
 
     async fn something(&mut self) {
