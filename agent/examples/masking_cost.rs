@@ -65,11 +65,15 @@ fn main() -> Result<(), Failure> {
             config: source.clone(),
         },
         Kind {
+            name: "the same, and 4 secrets in all their forms",
+            config: format!("[mask]\nfiles = {:?}\n{source}", &names[..4]),
+        },
+        Kind {
             name: "the same, and 8 secrets in all their forms",
             config: format!("[mask]\nfiles = {names:?}\n{source}"),
         },
         Kind {
-            name: "the same, and 2 patterns",
+            name: "8 secrets, and 2 patterns",
             config: format!(
                 "[mask]\nfiles = {names:?}\npatterns = ['ghp_[A-Za-z0-9]{{36}}', 'AKIA[0-9A-Z]{{16}}']\n{source}"
             ),

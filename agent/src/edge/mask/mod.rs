@@ -9,6 +9,7 @@
 //! The number of lines never changes, so sequences and permalinks are those of the text as produced.
 
 mod commands;
+mod pairs;
 mod scan;
 mod secrets;
 mod settings;
@@ -449,8 +450,8 @@ impl Masker {
         sink: &mut Sink<'_>,
         checkpoint_after: &mut dyn FnMut(usize) -> Bytes,
     ) -> Scan {
-        let suspicion = self.scanner.suspect(text);
-        let values = if suspicion.commands {
+        let suspected = self.scanner.suspects(text);
+        let values = if suspected {
             self.scanner.commands(text, at_line_start, last)
         } else {
             Vec::new()
@@ -467,7 +468,7 @@ impl Masker {
                 sink(out, checkpoint_after);
             }
         }
-        self.scanner.scan(text, suspicion, context, at_line_start, last)
+        self.scanner.scan(text, suspected, context, at_line_start, last)
     }
 
     /// From now on this value is masked in this stream. `Some`: why not.

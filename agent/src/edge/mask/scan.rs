@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use super::commands;
 use super::secrets::Secrets;
-use super::sieve::Suspicion;
 use super::strip::Clean;
 
 /// What stands for a secret.
@@ -68,13 +67,9 @@ impl Scanner {
         }
     }
 
-    /// What a text may hold; what it cannot hold needs no closer look.
-    pub(super) fn suspect(&self, text: &[u8]) -> Suspicion {
-        if self.obeys_commands || self.secrets.has_forms() {
-            self.secrets.sieve.look(text)
-        } else {
-            Suspicion::NONE
-        }
+    /// Whether the text needs a closer look, for what it asks to mask and for secrets.
+    pub(super) fn suspects(&self, text: &[u8]) -> bool {
+        self.secrets.sieve.finds_any(text)
     }
 
     /// The values that complete lines of the text ask to mask.
@@ -95,32 +90,26 @@ impl Scanner {
         let Some(lines) = text.get(start..end) else {
             return Vec::new();
         };
-        if memchr::memchr(0x1b, lines).is_none() {
-            return commands::values(lines);
-        }
-        VIEWS.with_borrow_mut(|views| {
-            views.lines.fill(lines, false);
-            commands::values(&views.lines.text)
-        })
+        VIEWS.with_borrow_mut(|views| commands::values(shown(&mut views.lines, lines).0))
     }
 
-    /// The first `context` bytes went out before.
+    /// The first `context` bytes went out before. `suspected`: as [`Scanner::suspects`] says, or true.
     pub(super) fn scan(
         &self,
         text: &[u8],
-        suspicion: Suspicion,
+        suspected: bool,
         context: usize,
         at_line_start: bool,
         last: bool,
     ) -> Scan {
-        VIEWS.with_borrow_mut(|views| self.scan_with(views, text, suspicion, context, at_line_start, last))
+        VIEWS.with_borrow_mut(|views| self.scan_with(views, text, suspected, context, at_line_start, last))
     }
 
     fn scan_with(
         &self,
         views: &mut Views,
         text: &[u8],
-        suspicion: Suspicion,
+        suspected: bool,
         context: usize,
         at_line_start: bool,
         last: bool,
@@ -129,33 +118,32 @@ impl Scanner {
             live_from: text.len(),
             ..Scan::default()
         };
-        if !self.secrets.patterns.is_empty() {
-            let has_escapes = memchr::memchr(0x1b, text).is_some();
-            if has_escapes {
-                views.lines.fill(text, false);
-            }
-            let seen: &[u8] = if has_escapes { &views.lines.text } else { text };
-            let patterns = if self.secrets.patterns_may_match(seen) {
-                &self.secrets.patterns[..]
+        let patterns = self.secrets.patterns_for(suspected);
+        if !patterns.is_empty() {
+            let (shown, clean) = shown(&mut views.lines, text);
+            let patterns = if self.secrets.patterns_may_match(shown) {
+                patterns
             } else {
                 &[]
             };
             for pattern in patterns {
-                for found in pattern.find_iter(seen).filter(|found| !found.is_empty()) {
-                    if has_escapes {
-                        scan.cut(&views.lines, found.range(), context);
-                    } else if found.end() > context {
-                        scan.spans.push(found.range());
-                        scan.cuts.push(Cut {
-                            range: found.start().max(context)..found.end(),
-                            is_first: true,
-                        });
+                for found in pattern.find_iter(shown).filter(|found| !found.is_empty()) {
+                    match clean {
+                        Some(clean) => scan.cut(clean, found.range(), context),
+                        None if found.end() > context => {
+                            scan.spans.push(found.range());
+                            scan.cuts.push(Cut {
+                                range: found.start().max(context)..found.end(),
+                                is_first: true,
+                            });
+                        }
+                        None => {}
                     }
                 }
             }
         }
         if self.secrets.has_forms() {
-            let start = if suspicion.secrets {
+            let start = if suspected {
                 views.joined.fill(text, true);
                 for found in self.secrets.find(&views.joined.text) {
                     scan.cut(&views.joined, found, context);
@@ -187,15 +175,11 @@ impl Scanner {
         let line = &text[start..];
         let is_whole = start > 0 || at_line_start;
         if self.obeys_commands && is_whole {
-            let has_escapes = memchr::memchr(0x1b, line).is_some();
-            if has_escapes {
-                views.lines.fill(line, false);
-            }
-            let seen: &[u8] = if has_escapes { &views.lines.text } else { line };
-            if commands::may_become_one(seen) {
+            let (shown, _) = shown(&mut views.lines, line);
+            if commands::may_become_one(shown) {
                 scan.live_from = scan.live_from.min(start);
                 scan.waits = true;
-                scan.holds_command = commands::is_one(seen);
+                scan.holds_command = commands::is_one(shown);
             }
         }
         if !self.secrets.patterns.is_empty() {
@@ -206,6 +190,15 @@ impl Scanner {
             scan.waits |= word_start < text.len();
         }
     }
+}
+
+/// The text without escape sequences, and the way back; without one where there are none.
+fn shown<'a>(lines: &'a mut Clean, text: &'a [u8]) -> (&'a [u8], Option<&'a Clean>) {
+    if memchr::memchr(0x1b, text).is_none() {
+        return (text, None);
+    }
+    lines.fill(text, false);
+    (&lines.text, Some(lines))
 }
 
 /// A secret's stretches in the original.

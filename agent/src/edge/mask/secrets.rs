@@ -7,7 +7,9 @@ use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{GeneralPurpose, general_purpose::NO_PAD};
 use regex::bytes::Regex;
+use regex_syntax::hir::literal::Extractor;
 
+use super::pairs::Pairs;
 use super::sieve::Sieve;
 
 /// Shorter values are refused: masking every `abc` would hide nothing and break everything.
@@ -19,6 +21,10 @@ pub(super) const MAX_SECRET_BYTES: usize = 64 << 10;
 /// So much of a secret, if it is half of it, is not shown; less says nothing.
 const STRONG_BYTES: usize = 4;
 
+/// Of a pattern, what it may begin with: more, or shorter, is found too often to be worth a search of its own.
+const MAX_BEGINNINGS: usize = 8;
+const MIN_BEGINNING_BYTES: usize = 3;
+
 /// What is looked for: the plain values in all their forms, and patterns.
 #[derive(Debug, Clone)]
 pub(super) struct Secrets {
@@ -27,10 +33,12 @@ pub(super) struct Secrets {
     finder: Option<AhoCorasick>,
     /// Says where none is.
     pub(super) sieve: Sieve,
-    /// Bytes with which a form begins.
-    first: Box<[bool; 256]>,
+    /// With which forms begin.
+    first: Pairs,
     longest: usize,
     pub(super) patterns: Vec<Regex>,
+    /// The sieve does not know what they match.
+    patterns_hide: bool,
     /// All of them in one; `None`: there is one, or they cannot be put together.
     any_pattern: Option<Regex>,
 }
@@ -39,14 +47,20 @@ impl Secrets {
     pub(super) fn new(values: &BTreeSet<Vec<u8>>, patterns: Vec<Regex>) -> Self {
         let by_value: Vec<Vec<Vec<u8>>> = values
             .iter()
-            .map(|value| forms(value).into_iter().collect())
+            .map(|value| {
+                // First: what is a piece of it is mostly in others.
+                let mut all = vec![value.clone()];
+                all.extend(forms(value).into_iter().filter(|form| form != value));
+                all
+            })
             .collect();
-        let sieve = Sieve::new(&by_value);
+        let beginnings: Option<Vec<_>> = patterns.iter().map(beginnings).collect();
+        let sieve = Sieve::new(&by_value, &beginnings.as_deref().unwrap_or_default().concat());
         let forms: BTreeSet<Vec<u8>> = by_value.into_iter().flatten().collect();
         let forms: Vec<Vec<u8>> = forms.into_iter().collect();
-        let mut first = Box::new([false; 256]);
+        let mut first = Pairs::default();
         for form in &forms {
-            first[usize::from(form[0])] = true;
+            first.insert(form[0], form[1]);
         }
         let finder = (!forms.is_empty()).then(|| {
             AhoCorasick::builder()
@@ -65,6 +79,7 @@ impl Secrets {
             finder,
             sieve,
             first,
+            patterns_hide: beginnings.is_none(),
             any_pattern: any_of(&patterns),
             patterns,
         }
@@ -76,6 +91,15 @@ impl Secrets {
 
     pub(super) fn has_forms(&self) -> bool {
         !self.forms.is_empty()
+    }
+
+    /// The patterns that a text has to be searched for. `suspected`: the sieve finds something in it.
+    pub(super) fn patterns_for(&self, suspected: bool) -> &[Regex] {
+        if suspected || self.patterns_hide {
+            &self.patterns
+        } else {
+            &[]
+        }
     }
 
     /// Some pattern may match.
@@ -101,7 +125,11 @@ impl Secrets {
     pub(super) fn live_tail(&self, clean: &[u8]) -> Option<(usize, bool)> {
         let from = clean.len().saturating_sub(self.longest_beginning());
         let mut lives = (from..clean.len())
-            .filter(|at| self.first[usize::from(clean[*at])])
+            .filter(|at| {
+                clean
+                    .get(at + 1)
+                    .is_none_or(|second| self.first.has(clean[*at], *second))
+            })
             .filter_map(|at| {
                 let tail = &clean[at..];
                 let index = self.forms.partition_point(|form| form.as_slice() < tail);
@@ -127,6 +155,26 @@ fn any_of(patterns: &[Regex]) -> Option<Regex> {
     (patterns.len() > 1)
         .then(|| Regex::new(&all.join("|")).ok())
         .flatten()
+}
+
+/// One of these begins whatever the pattern matches; `None`: that may begin with too much, or with too little to be
+/// searched for.
+fn beginnings(pattern: &Regex) -> Option<Vec<Vec<u8>>> {
+    let pattern = regex_syntax::ParserBuilder::new()
+        .utf8(false)
+        .build()
+        .parse(pattern.as_str())
+        .ok()?;
+    let found = Extractor::new().limit_total(MAX_BEGINNINGS).extract(&pattern);
+    let found: Vec<_> = found
+        .literals()?
+        .iter()
+        .map(|literal| literal.as_bytes().to_vec())
+        .collect();
+    found
+        .iter()
+        .all(|beginning| beginning.len() >= MIN_BEGINNING_BYTES)
+        .then_some(found)
 }
 
 /// Why a value is not taken.

@@ -13,7 +13,6 @@ use tracing::warn;
 
 use super::scan::Scanner;
 use super::secrets::{MAX_SECRET_BYTES, MIN_SECRET_BYTES, Refused, Secrets, values};
-use super::sieve::Suspicion;
 
 const MAX_PATTERNS: usize = 64;
 const PATTERN_BYTES: usize = 1 << 20;
@@ -131,7 +130,7 @@ impl MaskSettings {
     pub(crate) fn mask(&self, text: &mut String) {
         if !self.secrets.is_empty() {
             let scanner = Scanner::new(Arc::clone(&self.secrets), false);
-            let scan = scanner.scan(text.as_bytes(), Suspicion::ALL, 0, true, true);
+            let scan = scanner.scan(text.as_bytes(), true, 0, true, true);
             let masked = scan.masked(text.as_bytes(), 0..text.len());
             *text = String::from_utf8_lossy(&masked).into_owned();
         }

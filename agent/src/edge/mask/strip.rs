@@ -63,6 +63,23 @@ impl Clean {
     }
 }
 
+/// Something hidden begins with it.
+pub(super) fn is_hidden(byte: u8) -> bool {
+    matches!(byte, b'\n' | b'\r' | 0x1b)
+}
+
+/// Where the visible bytes that end at a place begin, as far as is certain: behind the end of a line or an escape
+/// sequence, and not further back than the longest of those.
+pub(super) fn visible_from(text: &[u8], to: usize) -> usize {
+    // What begins before this ends before the bytes that are asked for.
+    let begin = to.saturating_sub(2 * MAX_ESCAPE_BYTES);
+    let line = memchr::memrchr(b'\n', &text[begin..to]).map_or(begin, |newline| begin + newline + 1);
+    let visible = memchr::memrchr(0x1b, &text[line..to]).map_or(line, |escape| {
+        line + escape + escape_length(&text[line + escape..])
+    });
+    visible.max(to.saturating_sub(MAX_ESCAPE_BYTES)).min(to)
+}
+
 /// Length of what is hidden at the front of a text: a line end, or an escape sequence.
 pub(super) fn hidden_length(text: &[u8]) -> usize {
     match text {
@@ -143,6 +160,24 @@ mod tests {
                 prop_assert_eq!(text[original], *byte);
                 prop_assert!(last.is_none_or(|last| last < original));
                 last = Some(original);
+            }
+        }
+
+        /// What is said to be visible in front of a place is what is left of a whole text there.
+        #[test]
+        fn bytes_that_are_visible_are_left(
+            parts in prop::collection::vec(
+                prop_oneof!["[a-z]{1,3}", "\n|\r", "\x1b(\\[[0-9;]{0,3}m?)?", "\x1b\\][0-9;a-z]{0,4}(\x07|\x1b\\\\)?", "\x1b[(=]B?"],
+                0..12,
+            ),
+        ) {
+            let text = parts.concat().into_bytes();
+            let mut whole = Clean::default();
+            whole.fill(&text, false);
+            let left: Vec<usize> = (0..whole.text.len()).map(|place| whole.original(place)).collect();
+            for to in 0..=text.len() {
+                let from = visible_from(&text, to);
+                prop_assert!((from..to).all(|place| left.contains(&place)), "{from}..{to} of {:?}", text.escape_ascii());
             }
         }
     }
