@@ -11,7 +11,7 @@ use std::time::Instant;
 use millstream_agent::config::Settings;
 use millstream_agent::config::cli::GlobalArgs;
 use millstream_agent::control::commands::Commands;
-use millstream_agent::control::{AllowList, Desk};
+use millstream_agent::control::{AllowList, Desk, Masks};
 use millstream_agent::health::HealthBoard;
 use millstream_agent::outbox::{Action, Limits, Outbox};
 use millstream_agent::runs::Runs;
@@ -157,7 +157,7 @@ fn one(dir: &Path, config: &str, bytes: u64, compress: bool) -> Result<(), Failu
             labels: BTreeMap::new(),
             outbox: outbox.with_edge(source.edge),
             runs: Runs::open(&data_dir, "/proc/self/exe".into())?,
-            desk: Desk::new(AllowList::default(), Commands::open(&data_dir)?),
+            desk: Desk::new(AllowList::default(), Commands::open(&data_dir)?, Masks::new()),
             health: HealthBoard::default(),
             stop: CancellationToken::new(),
         };

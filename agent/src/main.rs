@@ -178,7 +178,7 @@ async fn run(settings: Settings) -> u8 {
     let config = AgentConfig {
         runs,
         edge: settings.edge.clone(),
-        desk: Desk::new(settings.control.clone(), commands),
+        desk: Desk::new(settings.control.clone(), commands, settings.masks()),
         health: HealthBoard::default(),
         uplink: uplink_config(&settings, identity.agent_id.clone()),
         sources: settings.sources,

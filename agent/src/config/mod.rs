@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use millstream_dial::{Credentials, Route};
 
-use crate::control::AllowList;
+use crate::control::{AllowList, Masks};
 use crate::edge::EdgeSettings;
 use crate::sources::{SourceConfig, common_edge};
 
@@ -67,6 +67,16 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The masks of each source, for what is told of it beside its text.
+    #[must_use]
+    pub fn masks(&self) -> Masks {
+        let masks = self.sources.iter().map(|source| {
+            let mask = source.edge.mask.clone();
+            mask.map(|mask| (source.name.clone(), mask))
+        });
+        masks.flatten().collect()
+    }
+
     /// Reads the configuration file, if one is named, and puts everything together.
     ///
     /// # Errors

@@ -1,5 +1,5 @@
 //! Where requests from outside meet the sources: decides by the allow-list, keeps set commands, and passes on to
-//! the source's own task what only that can do.
+//! the source's own task what only that can do. What it tells is masked as the source's text is.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::allow::{Action, AllowList};
 use super::commands::{Commands, SetCommand};
+use crate::edge::MaskSettings;
 use crate::outbox::now_unix_us;
 
 /// Requests that may wait for one source's task, which takes them at once unless it is stuck.
@@ -56,6 +57,9 @@ pub enum Request {
     Note(String),
 }
 
+/// Masks by source.
+pub type Masks = BTreeMap<String, Arc<MaskSettings>>;
+
 /// The desk. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Desk(Arc<Inner>);
@@ -64,6 +68,7 @@ pub struct Desk(Arc<Inner>);
 struct Inner {
     allow: AllowList,
     commands: Mutex<Commands>,
+    masks: Masks,
     sources: Mutex<BTreeMap<String, Entry>>,
     version: watch::Sender<u64>,
 }
@@ -86,10 +91,11 @@ pub struct SourceDesk {
 
 impl Desk {
     #[must_use]
-    pub fn new(allow: AllowList, commands: Commands) -> Self {
+    pub fn new(allow: AllowList, commands: Commands, masks: Masks) -> Self {
         Self(Arc::new(Inner {
             allow,
             commands: Mutex::new(commands),
+            masks,
             sources: Mutex::default(),
             version: watch::channel(0).0,
         }))
@@ -132,7 +138,7 @@ impl Desk {
             }
         };
         let source = command.source.clone();
-        match self.act(action, command).await {
+        let mut result = match self.act(action, command).await {
             Ok(result) => v1::CommandResult { command_id, ..result },
             Err(refused) => {
                 let name = action.name();
@@ -145,7 +151,15 @@ impl Desk {
                 );
                 refusal(command_id, refused)
             }
-        }
+        };
+        let run = result.run.iter_mut().flat_map(|run| {
+            let texts = run.argv.iter_mut().chain(run.env.values_mut());
+            texts.chain([&mut run.cwd, &mut run.reason])
+        });
+        let end = result.end.iter_mut().map(|end| &mut end.message);
+        let others = result.previous_argv.iter_mut().chain([&mut result.refusal]);
+        self.mask(&source, run.chain(end).chain(others));
+        result
     }
 
     async fn act(&self, action: Action, command: v1::Command) -> Result<v1::CommandResult, Refused> {
@@ -228,10 +242,20 @@ impl Desk {
         let current = commands
             .of(source, configured)
             .map_or_else(|| configured.to_vec(), |set| set.argv.clone());
-        if !expected.is_empty() && expected != current {
+        let mut shown = current.clone();
+        self.mask(source, shown.iter_mut());
+        if !expected.is_empty() && expected != current && expected != shown {
             let message =
-                format!("the command of {source} is {current:?} by now, not {expected:?}; look again");
+                format!("the command of {source} is {shown:?} by now, not {expected:?}; look again");
             return Err(Refused::new(RefusalKind::Conflict, message));
+        }
+        if let Some(word) = argv
+            .iter()
+            .find(|word| shown.contains(*word) && !current.contains(*word))
+        {
+            let message =
+                format!("{word:?} stands for a word with a secret in it; write out what it is to be");
+            return Err(Refused::new(RefusalKind::Failed, message));
         }
         let is_configured = argv.is_empty() || argv == configured;
         let set = (!is_configured).then(|| SetCommand {
@@ -249,8 +273,21 @@ impl Desk {
         Ok(current)
     }
 
-    /// Adds what the desk knows to a source's status.
+    /// Adds what the desk knows to a source's status, and masks it.
     pub fn complete(&self, status: &mut v1::SourceStatus) {
+        self.add_to(status);
+        let source = status.source.clone();
+        let words = status.argv.iter_mut().chain(&mut status.configured_argv);
+        self.mask(&source, words.chain([&mut status.message]));
+    }
+
+    fn mask<'t>(&self, source: &str, texts: impl Iterator<Item = &'t mut String>) {
+        if let Some(mask) = self.0.masks.get(source) {
+            texts.for_each(|text| mask.mask(text));
+        }
+    }
+
+    fn add_to(&self, status: &mut v1::SourceStatus) {
         let sources = self.sources();
         let Some(entry) = sources.get(&status.source) else {
             return;
@@ -368,6 +405,7 @@ fn refusal(command_id: u64, refused: Refused) -> v1::CommandResult {
 mod tests {
     use super::*;
     use crate::control::allow::Allowed;
+    use crate::edge::MaskRules;
 
     fn words(command: &str) -> Vec<String> {
         command.split_whitespace().map(str::to_owned).collect()
@@ -380,11 +418,15 @@ mod tests {
     }
 
     fn world(allow: &str) -> World {
+        world_of(allow, &words("make all"), Masks::new())
+    }
+
+    fn world_of(allow: &str, configured: &[String], masks: Masks) -> World {
         let directory = tempfile::tempdir().unwrap();
         let allowed = Allowed::new(toml::from_str(allow).unwrap()).unwrap();
         let allow = AllowList::new([("nightly".to_owned(), allowed)].into());
-        let desk = Desk::new(allow, Commands::open(directory.path()).unwrap());
-        let side = desk.open("nightly", &words("make all"));
+        let desk = Desk::new(allow, Commands::open(directory.path()).unwrap(), masks);
+        let side = desk.open("nightly", configured);
         World {
             desk,
             side,
@@ -450,6 +492,57 @@ mod tests {
         };
         let (result, ()) = tokio::join!(world.desk.handle(command(CommandAction::Start)), source);
         assert_eq!(result.run.unwrap().run_id, "r1");
+    }
+
+    /// Whoever may see and change a command does not see what is masked, and cannot set what stands for it.
+    #[tokio::test]
+    async fn secrets_in_commands_are_not_told() {
+        let rules = MaskRules {
+            env: vec!["TOKEN".to_owned()],
+            ..MaskRules::default()
+        };
+        let environment = [("TOKEN".to_owned(), "hunter2!".to_owned())];
+        let (mask, _) = MaskSettings::new(&rules, &environment, None).unwrap();
+        let masks = Masks::from([("nightly".to_owned(), Arc::new(mask))]);
+        let configured = words("deploy --token=hunter2! staging");
+        let mut world = world_of("allow = [\"start\", \"set_command\"]", &configured, masks);
+        let desk = world.desk.clone();
+        let mut status = v1::SourceStatus {
+            source: "nightly".to_owned(),
+            message: "deploy: hunter2! was refused".to_owned(),
+            ..v1::SourceStatus::default()
+        };
+        desk.complete(&mut status);
+        assert_eq!(status.argv, words("deploy --token=*** staging"));
+        assert_eq!(status.message, "deploy: *** was refused");
+
+        let start = async {
+            let Request::Start { reply, .. } = world.side.next().await else {
+                panic!("it is a start")
+            };
+            let run = v1::Run {
+                argv: configured.clone(),
+                env: [("TOKEN".to_owned(), "hunter2!".to_owned())].into(),
+                ..v1::Run::default()
+            };
+            reply.send(Ok(run)).unwrap();
+        };
+        let (started, ()) = tokio::join!(desk.handle(command(CommandAction::Start)), start);
+        assert!(!format!("{started:?}").contains("hunter2"), "{started:?}");
+
+        let edited = set("deploy --token=*** production", "deploy --token=*** staging");
+        let refused = desk.handle(edited).await;
+        assert!(refused.refusal.contains("write out"), "{}", refused.refusal);
+        assert_eq!(world.side.argv().0, configured);
+        let changed = desk
+            .handle(set("deploy --dry-run", "deploy --token=*** staging"))
+            .await;
+        assert_eq!(
+            (changed.refusal.as_str(), changed.previous_argv),
+            ("", words("deploy --token=*** staging"))
+        );
+        let conflict = desk.handle(set("deploy", "deploy --token=*** staging")).await;
+        assert_eq!(conflict.refusal_kind(), RefusalKind::Conflict);
     }
 
     #[tokio::test]

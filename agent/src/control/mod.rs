@@ -11,4 +11,4 @@ pub mod commands;
 pub mod desk;
 
 pub use allow::{Action, AllowList, Allowed};
-pub use desk::{Desk, Refused, Request};
+pub use desk::{Desk, Masks, Refused, Request};

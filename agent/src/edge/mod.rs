@@ -95,7 +95,9 @@ impl EdgeSettings {
         };
         if let Some(run) = &mut spec.run {
             let texts = run.argv.iter_mut().chain(run.env.values_mut());
-            texts.chain([&mut run.cwd]).for_each(|text| mask.mask(text));
+            texts
+                .chain([&mut run.cwd, &mut run.reason])
+                .for_each(|text| mask.mask(text));
         }
         spec.labels.values_mut().for_each(|text| mask.mask(text));
     }

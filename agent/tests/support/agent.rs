@@ -48,6 +48,7 @@ impl RunningAgent {
         let program = env!("CARGO_BIN_EXE_millstream-agent").into();
         let runs = Runs::open(data.path(), program).unwrap();
         let stop = CancellationToken::new();
+        let masks = settings.masks();
         let mut task = JoinSet::new();
         task.spawn(agent::run(
             AgentConfig {
@@ -55,7 +56,7 @@ impl RunningAgent {
                 sources: settings.sources,
                 runs,
                 edge: settings.edge,
-                desk: Desk::new(settings.control, Commands::open(data.path()).unwrap()),
+                desk: Desk::new(settings.control, Commands::open(data.path()).unwrap(), masks),
                 health: HealthBoard::default(),
             },
             stop.clone(),
