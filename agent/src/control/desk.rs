@@ -255,7 +255,7 @@ impl Desk {
         {
             let message =
                 format!("{word:?} stands for a word with a secret in it; write out what it is to be");
-            return Err(Refused::new(RefusalKind::Failed, message));
+            return Err(Refused::new(RefusalKind::Conflict, message));
         }
         let is_configured = argv.is_empty() || argv == configured;
         let set = (!is_configured).then(|| SetCommand {
