@@ -24,6 +24,7 @@ use tonic::transport::server::Connected;
 
 use super::doors::{Doors, Line};
 use super::tls::{self, Tls};
+use super::turned_away::TurnedAway;
 use crate::limits::Limits;
 
 /// How long a connection above a limit may stay to be told so.
@@ -31,6 +32,11 @@ const TOLD_TIME: Duration = Duration::from_secs(5);
 
 /// Wait after the system could not accept (most of all when it is out of file descriptors).
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// What the system takes for a connection and cannot send yet (TCP_NOTSENT_LOWAT, see tcp(7)). More would make no answer
+/// faster: what is on its way does not count. But it would hold megabytes for every reader that does not read, and copying
+/// them would keep others waiting.
+const UNSENT_BYTES: u32 = 128 << 10;
 
 /// First byte of every TLS connection: the content type of a handshake record.
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -88,6 +94,7 @@ pub(super) fn incoming(
         write_timeout: limits.write_timeout,
         greetings: JoinSet::new(),
         silent: VecDeque::new(),
+        turned_away: TurnedAway::default(),
     };
     futures_util::stream::unfold(reception, |mut reception| async {
         let connection = reception.next().await;
@@ -105,6 +112,7 @@ struct Reception {
     greetings: JoinSet<Option<Connection>>,
     /// The same, oldest first, with some that are done already.
     silent: VecDeque<AbortHandle>,
+    turned_away: TurnedAway,
 }
 
 impl Reception {
@@ -116,6 +124,7 @@ impl Reception {
                         return connection;
                     }
                 }
+                () = self.turned_away.close_next() => {}
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, address)) => self.greet(stream, address),
                     Err(error) => {
@@ -143,10 +152,12 @@ impl Reception {
             }
         };
         let Some(place) = self.doors.enter(address.ip(), make_room) else {
+            self.turned_away.put(stream);
             return;
         };
-        // Fails on a connection that is gone again, which its first read tells.
+        // Both fail on a connection that is gone again, which its first read tells.
         let _ = stream.set_nodelay(true);
+        let _ = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES);
         let acceptor = self.tls.as_ref().map(|tls| TlsAcceptor::from(tls.config()));
         let time = self.handshake_timeout;
         let write_timeout = self.write_timeout;

@@ -15,6 +15,15 @@ use crate::metrics::Metrics;
 /// Connections above a limit that are served all the same, to tell their callers so; more are closed without a word.
 const MAX_TOLD: u32 = 64;
 
+/// How many of them there may be a second in the long run: being told is a courtesy, and costs what a call costs.
+const TOLD_PER_SECOND: f64 = 16.0;
+
+/// A connection that sent so much within so short a time and had no call that came to its end was a flood of calls that
+/// were reset before anybody looked at them ("rapid reset"), which ends the connection. It counts as so many calls.
+const FLOOD_BYTES: u64 = 8 << 10;
+const FLOOD_TIME: Duration = Duration::from_secs(2);
+const FLOOD_CALLS: f64 = 64.0;
+
 /// When a caller whose connections are too many is asked to come again.
 const WAIT: Duration = Duration::from_secs(10);
 
@@ -34,6 +43,8 @@ pub(super) struct Doors {
 struct Open {
     in_all: u32,
     told: u32,
+    /// `None` before the first.
+    told_lately: Option<Bucket>,
     by_address: HashMap<IpAddr, Address>,
 }
 
@@ -62,6 +73,10 @@ pub(crate) struct Line {
     calls: AtomicU32,
     /// Bytes that came since there was a call.
     idle_bytes: AtomicU64,
+    /// Bytes that came in all.
+    all_bytes: AtomicU64,
+    has_completed: AtomicBool,
+    since: Instant,
 }
 
 /// A call on a connection, from its begin to the end of its answer.
@@ -96,8 +111,15 @@ impl Doors {
         let reached = self.reached(&mut open, address, now, make_room);
         if reached.is_some() {
             self.metrics.limits_reached_total.add(1);
-            if open.told >= MAX_TOLD {
+            let told_lately = open
+                .told_lately
+                .get_or_insert_with(|| Bucket::new(TOLD_PER_SECOND, MAX_TOLD.into(), now));
+            let is_courteous = told_lately.in_debt(now).is_none();
+            if open.told >= MAX_TOLD || !is_courteous {
                 return None;
+            }
+            if let Some(told_lately) = &mut open.told_lately {
+                told_lately.take(1.0, now);
             }
             open.told += 1;
         } else {
@@ -160,8 +182,8 @@ impl Doors {
         }
     }
 
-    /// A call was given up; true: there were too many lately.
-    fn given_up(&self, address: IpAddr) -> bool {
+    /// Calls were given up; true: there were too many lately.
+    fn given_up(&self, address: IpAddr, calls: f64) -> bool {
         if self.max_given_up_per_second == 0 {
             return false;
         }
@@ -173,7 +195,7 @@ impl Doors {
         let bucket = address.given_up.get_or_insert_with(|| {
             Bucket::new(self.max_given_up_per_second.into(), self.given_up_burst, now)
         });
-        bucket.take(1.0, now).is_some()
+        bucket.take(calls, now).is_some()
     }
 
     fn leave(&self, place: &Place) {
@@ -236,6 +258,9 @@ impl Line {
             waker: AtomicWaker::new(),
             calls: AtomicU32::new(0),
             idle_bytes: AtomicU64::new(0),
+            all_bytes: AtomicU64::new(0),
+            has_completed: AtomicBool::new(false),
+            since: Instant::now(),
         })
     }
 
@@ -256,6 +281,9 @@ impl Line {
 
     /// Bytes came; false: more than a caller without a call has to say.
     pub(super) fn came(&self, bytes: usize, most: u64) -> bool {
+        if !self.has_completed.load(Ordering::Relaxed) {
+            self.all_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
         if self.calls.load(Ordering::Relaxed) > 0 {
             return true;
         }
@@ -279,10 +307,24 @@ impl Line {
     }
 }
 
+impl Drop for Line {
+    fn drop(&mut self) {
+        // Who was only told of a limit has not been let in: what it sends makes nothing worse for those who wait.
+        let is_flood = self.place.refused().is_none()
+            && !self.has_completed.load(Ordering::Relaxed)
+            && self.all_bytes.load(Ordering::Relaxed) >= FLOOD_BYTES
+            && self.since.elapsed() < FLOOD_TIME;
+        if is_flood {
+            self.place.doors.given_up(self.place.address, FLOOD_CALLS);
+        }
+    }
+}
+
 impl OnLine {
     /// The answer was sent to its end.
     pub(crate) fn complete(&mut self) {
         self.is_complete = true;
+        self.line.has_completed.store(true, Ordering::Relaxed);
     }
 }
 
@@ -290,7 +332,7 @@ impl Drop for OnLine {
     fn drop(&mut self) {
         self.line.calls.fetch_sub(1, Ordering::Relaxed);
         self.line.idle_bytes.store(0, Ordering::Relaxed);
-        if !self.is_complete && self.line.place.doors.given_up(self.line.place.address) {
+        if !self.is_complete && self.line.place.doors.given_up(self.line.place.address, 1.0) {
             self.line.cut();
         }
     }
@@ -381,6 +423,29 @@ mod tests {
         let again = doors.enter(at(1), || false).unwrap();
         let reached = again.refused().unwrap();
         assert_eq!(reached.key, "max_given_up_calls_per_second");
+        assert!(doors.enter(at(2), || false).unwrap().refused().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_floods_a_connection_until_it_ends_waits_before_the_next_and_is_told_only_so_often() {
+        let doors = doors(1000, 0);
+        let flood = || {
+            let line = Line::new(doors.enter(at(1), || false)?);
+            line.came(20 << 10, 1 << 20);
+            Some(line.refused().map(|reached| reached.key))
+        };
+        assert_eq!(flood(), Some(None), "the first is let in");
+        // What it did counts as 64 calls, and it may give up eight.
+        assert_eq!(flood(), Some(Some("max_given_up_calls_per_second")));
+        let told = std::iter::from_fn(flood).take(1000).count();
+        assert!(told < 100, "most are closed without a word: {told}");
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        assert_eq!(flood(), Some(None));
+        // Somebody who sends as much and is answered is none of these.
+        let line = Line::new(doors.enter(at(2), || false).unwrap());
+        line.came(20 << 10, 1 << 20);
+        line.begin().complete();
+        drop(line);
         assert!(doors.enter(at(2), || false).unwrap().refused().is_none());
     }
 

@@ -16,6 +16,7 @@ mod session;
 mod settings;
 mod switch;
 mod tls;
+mod turned_away;
 mod web_client;
 
 use std::net::SocketAddr;
