@@ -17,6 +17,7 @@ mod ingest;
 pub mod limits;
 mod metrics;
 mod own_stream;
+mod reads;
 pub mod search;
 pub mod selector;
 pub mod server;

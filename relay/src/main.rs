@@ -125,10 +125,12 @@ fn raise_descriptors(config: &mut Config) {
 }
 
 fn run(config: Config) -> anyhow::Result<()> {
-    // Readers that are behind block on the disk, many at a time at most; the rest wait their turn.
+    // Readers that are behind block on the disk. Few do so at a time and the rest wait their turn: threads by the dozen
+    // would keep those that deliver live lines from their processors.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .max_blocking_threads(64)
+        .max_blocking_threads((2 * cores).max(4))
         .build()?;
     let outcome = runtime.block_on(serve(config));
     // Whatever still blocks, a stop that was cut off must not wait for it.

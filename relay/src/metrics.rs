@@ -47,6 +47,8 @@ metrics! {
     gauge sessions;
     /// Calls of Tail that are open now.
     gauge subscriptions;
+    /// Frames of subscriptions that their readers have not taken, in bytes.
+    gauge subscription_frames_bytes;
     /// Calls of Watch that are open now.
     gauge watches;
     /// Calls of Search and Histogram that are open now.

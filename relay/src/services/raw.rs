@@ -9,7 +9,7 @@ use millstream_proto::block::OpenBlock;
 use millstream_proto::v1::Channel;
 use millstream_store::{LogStore, StoreError};
 
-use crate::subscription::in_store;
+use crate::reads::in_store;
 
 const PAGE_BYTES: usize = 256 << 10;
 

@@ -12,7 +12,7 @@ use super::status::ToStatus;
 use crate::auth::Access;
 use crate::core::CoreParts;
 use crate::filter::LineFilter;
-use crate::subscription::in_store;
+use crate::reads::in_store;
 
 /// A page that has so much is done. One block may have 1 MiB of text and, in the worst case, as much again
 /// or more in columns.
@@ -39,9 +39,16 @@ pub(super) async fn read(
 ) -> Result<v1::ReadResponse, Status> {
     let stream_id = request.stream_id;
     let stream = parts.visible(access, stream_id)?;
-    let filter = match &request.filter {
-        Some(filter) => LineFilter::compile(filter).map_err(|error| error.to_status())?,
+    let filter = match request.filter.clone() {
         None => None,
+        Some(filter) => {
+            // Compiling an expression of a stranger's takes some milliseconds, which no other call should wait for.
+            let compile = move || LineFilter::compile(&filter);
+            let compiled = parts.filter_pool.run(compile).await;
+            compiled
+                .map_err(|error| error.to_status())?
+                .map_err(|error| error.to_status())?
+        }
     };
     let store = Arc::clone(&parts.store);
     let bounds = stream.bounds();

@@ -40,7 +40,7 @@ struct Entry {
 /// What a ring has for a reader.
 #[derive(Debug, PartialEq)]
 pub(crate) enum RingRead {
-    /// Frames that begin exactly at the reader's position, and the sequence after them.
+    /// Frames, at least one, that begin exactly at the reader's position, and the sequence after them.
     Frames(Vec<Bytes>, u64),
     /// One frame in whose middle the reader stands, and the sequence after it.
     Inside(Bytes, u64),

@@ -14,6 +14,7 @@ use millstream_store::{AppendOp, StreamRecord, WriteOp};
 use proptest::prelude::*;
 use tokio_util::sync::CancellationToken;
 
+use super::tests::messages;
 use super::{Plan, Sources, Subscription};
 use crate::auth::Access;
 use crate::metrics::Metrics;
@@ -203,9 +204,14 @@ impl Reader {
         let Some(frame) = self.subscription.next_frame().now_or_never() else {
             return Ok(false);
         };
-        let frame = frame.unwrap().unwrap();
-        let response: v1::TailResponse = prost::Message::decode(frame.slice(5..)).unwrap();
-        match response.message.unwrap() {
+        for message in messages(frame.unwrap().unwrap()) {
+            self.take(message)?;
+        }
+        Ok(true)
+    }
+
+    fn take(&mut self, message: Message) -> Result<(), TestCaseError> {
+        match message {
             Message::Block(block) => {
                 let next = self.next.entry(block.stream_id).or_default();
                 for line in OpenBlock::open(&block.block.unwrap()).unwrap().lines() {
@@ -227,7 +233,7 @@ impl Reader {
             Message::Stream(_) => {}
             Message::Gap(gap) => return Err(TestCaseError::fail(format!("{gap:?}"))),
         }
-        Ok(true)
+        Ok(())
     }
 }
 

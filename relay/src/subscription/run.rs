@@ -2,7 +2,6 @@
 
 mod deliver;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,15 +9,16 @@ use bytes::Bytes;
 use millstream_proto::block::BlockError;
 use millstream_proto::v1::{self, tail_response::Message};
 use millstream_store::{LogStore, StoreError};
-use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::outbox::Outbox;
 use super::slot::Slot;
 use super::start::SlotStart;
 use super::{Cursor, Plan};
 use crate::clock::now_unix_us;
 use crate::metrics::Metrics;
+use crate::reads::in_store;
 use crate::search::SearchPool;
 use crate::streams::{Interest, Ready, Registry, StreamHandle, Watcher, message_frame};
 
@@ -57,8 +57,7 @@ pub(crate) struct Subscription {
     history_left: usize,
     has_caught_up: bool,
     watermark: u64,
-    /// Frames of the current turn: at most one turn's worth.
-    frames: VecDeque<Bytes>,
+    frames: Outbox,
     next_heartbeat: Instant,
     is_done: bool,
 }
@@ -71,6 +70,7 @@ impl Subscription {
             .registry
             .subscribe(plan.selector.clone(), Arc::clone(&ready));
         let next_heartbeat = Instant::now() + sources.heartbeat;
+        let frames = Outbox::new(Arc::clone(&sources.metrics));
         let mut subscription = Self {
             sources,
             plan,
@@ -80,7 +80,7 @@ impl Subscription {
             history_left: 0,
             has_caught_up: false,
             watermark,
-            frames: VecDeque::new(),
+            frames,
             next_heartbeat,
             is_done: false,
         };
@@ -98,11 +98,11 @@ impl Subscription {
         subscription
     }
 
-    /// The next frame; `None` when the subscription is complete. Cancel safe: what was not returned is
+    /// The next frame, or several short ones together; `None` when the subscription is complete. Cancel safe: what was not returned is
     /// returned by the next call.
     pub(crate) async fn next_frame(&mut self) -> Option<Result<Bytes, ReadError>> {
         loop {
-            if let Some(frame) = self.frames.pop_front() {
+            if let Some(frame) = self.frames.pop() {
                 return Some(Ok(frame));
             }
             if self.is_done {
@@ -126,17 +126,23 @@ impl Subscription {
                 self.is_done = !self.plan.follow;
                 continue;
             }
-            if let Some(slot) = self.ready.pop() {
-                if let Err(error) = self.turn(slot).await {
+            let turn = self.frames.next_turn();
+            if let Some(turn) = &turn
+                && let Some(slot) = self.ready.pop()
+            {
+                if let Err(error) = self.turn(slot, turn.bytes).await {
                     self.is_done = true;
                     return Some(Err(error));
                 }
                 continue;
             }
+            let has_room = turn.is_some();
+            drop(turn);
             tokio::select! {
                 // In one order, so that a simulation can be repeated.
                 biased;
-                () = self.ready.changed() => {}
+                () = self.ready.changed(), if has_room => {}
+                () = self.frames.taken(), if !has_room => {}
                 () = sleep_until(self.next_heartbeat) => {}
                 () = self.sources.stop.cancelled() => {}
             }
@@ -175,7 +181,7 @@ impl Subscription {
     }
 
     /// Delivers one turn of one stream.
-    async fn turn(&mut self, index: usize) -> Result<(), ReadError> {
+    async fn turn(&mut self, index: usize, turn_bytes: usize) -> Result<(), ReadError> {
         let slot = &mut self.slots[index];
         slot.watcher.unmark();
         if slot.is_finished {
@@ -194,10 +200,10 @@ impl Subscription {
         if !slot.is_announced && self.plan.follow | (position < bounds.next_sequence) | bounds.is_ended {
             slot.is_announced = true;
             self.frames
-                .push_back(message_frame(Message::Stream(slot.stream.to_proto())));
+                .push(message_frame(Message::Stream(slot.stream.to_proto())));
         }
         if position < bounds.first_sequence {
-            self.frames.push_back(message_frame(Message::Gap(v1::Gap {
+            self.frames.push(message_frame(Message::Gap(v1::Gap {
                 stream_id: slot.stream.stream_id,
                 first_sequence: position,
                 next_sequence: bounds.first_sequence,
@@ -214,7 +220,7 @@ impl Subscription {
             slot.history_end
         };
         if position < end {
-            position = self.deliver(index, position, end).await?;
+            position = self.deliver(index, position, end, turn_bytes).await?;
         }
         let slot = &mut self.slots[index];
         slot.start = SlotStart::At(position);
@@ -227,7 +233,7 @@ impl Subscription {
         } else if bounds.is_ended && position >= bounds.next_sequence {
             slot.is_finished = true;
             self.frames
-                .push_back(message_frame(Message::StreamEnded(v1::StreamEnded {
+                .push(message_frame(Message::StreamEnded(v1::StreamEnded {
                     stream_id: slot.stream.stream_id,
                     next_sequence: position,
                     end: slot.stream.end(),
@@ -280,29 +286,12 @@ impl Subscription {
     }
 
     fn push(&mut self, message: Message) {
-        self.frames.push_back(message_frame(message));
+        self.frames.push(message_frame(message));
     }
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
         self.sources.metrics.subscriptions.subtract(1);
-    }
-}
-
-/// Runs a blocking read where it may block: on a pool of threads. A runtime of one thread is a test's or a
-/// simulation's, where everything has to happen in an order that can be repeated: there it blocks right here.
-pub(crate) async fn in_store<T: Send + 'static>(
-    read: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, StoreError> {
-    if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
-        return read();
-    }
-    match tokio::task::spawn_blocking(read).await {
-        Ok(result) => result,
-        Err(error) => Err(StoreError::Engine {
-            what: "a read was interrupted".to_owned(),
-            cause: error.to_string(),
-        }),
     }
 }

@@ -108,12 +108,9 @@ impl Plan {
         self.only.is_empty() || self.only.contains(&stream.stream_id)
     }
 
-    /// The filter, when it is one that may be slow.
-    pub(super) fn slow_filter(&self) -> Option<Arc<LineFilter>> {
-        self.filter
-            .as_ref()
-            .filter(|filter| filter.may_be_slow())
-            .map(Arc::clone)
+    /// Whether its filter is one that may be slow.
+    pub(super) fn may_be_slow(&self) -> bool {
+        self.filter.as_ref().is_some_and(|filter| filter.may_be_slow())
     }
 
     /// The store has to be asked where the streams begin.

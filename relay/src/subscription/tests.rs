@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use millstream_proto::block::{BlockBuilder, OpenBlock};
-use millstream_proto::v1::{self, tail_request::Start};
+use millstream_proto::v1::{self, tail_request::Start, tail_response::Message};
 use millstream_store::memory::MemoryStore;
 use millstream_store::{AppendOp, LogStore, StreamRecord, WriteOp};
 use tokio_util::sync::CancellationToken;
 
+use super::outbox::Outbox;
 use super::{Plan, Sources, Subscription};
 use crate::auth::Access;
 use crate::metrics::Metrics;
@@ -58,7 +59,11 @@ fn publish(sources: &Sources, stream: &StreamHandle, first_sequence: u64, lines:
     for line in lines {
         assert!(builder.push_line(line.as_bytes(), 1, v1::Channel::Stdout, false));
     }
-    let block = builder.finish(first_sequence).unwrap();
+    publish_block(sources, stream, builder.finish(first_sequence).unwrap());
+}
+
+fn publish_block(sources: &Sources, stream: &StreamHandle, block: v1::Block) {
+    let first_sequence = block.first_sequence;
     let published = Published {
         first_sequence,
         next_sequence: first_sequence + u64::from(block.line_count),
@@ -78,22 +83,37 @@ fn publish(sources: &Sources, stream: &StreamHandle, first_sequence: u64, lines:
 }
 
 fn subscribe(sources: &Sources, request: v1::TailRequest) -> Subscription {
+    let codecs = vec![v1::Codec::None.into(), v1::Codec::Zstd.into()];
+    subscribe_with(sources, v1::TailRequest { codecs, ..request })
+}
+
+fn subscribe_with(sources: &Sources, request: v1::TailRequest) -> Subscription {
     let request = v1::TailRequest {
         start: Some(Start::FromBeginning(true)),
         follow: true,
-        codecs: vec![v1::Codec::None.into(), v1::Codec::Zstd.into()],
         ..request
     };
     let plan = Plan::new(request, sources.store.store_id(), &Access::unrestricted("test")).unwrap();
     Subscription::new(sources.clone(), plan)
 }
 
-/// The next frame that holds a block.
+/// The messages of what is delivered at a time.
+pub(super) fn messages(mut frames: Bytes) -> Vec<Message> {
+    let mut messages = Vec::new();
+    while !frames.is_empty() {
+        assert_eq!(frames.get_u8(), 0, "not compressed");
+        let length = frames.get_u32() as usize;
+        let response: v1::TailResponse = prost::Message::decode(frames.split_to(length)).unwrap();
+        messages.push(response.message.unwrap());
+    }
+    messages
+}
+
+/// The next frame that holds a block and nothing else.
 async fn next_block(subscription: &mut Subscription) -> Bytes {
     loop {
         let frame = subscription.next_frame().await.unwrap().unwrap();
-        let response: v1::TailResponse = prost::Message::decode(frame.slice(5..)).unwrap();
-        if matches!(response.message, Some(v1::tail_response::Message::Block(_))) {
+        if matches!(messages(frame.clone())[..], [Message::Block(_)]) {
             return frame;
         }
     }
@@ -141,4 +161,59 @@ async fn a_filter_of_one_subscriber_leaves_what_the_others_share_alone() {
         .collect();
     assert_eq!(sequences, [0, 2]);
     assert_eq!(decode_block_frame(&next_block(&mut plain).await).line_count, 3);
+}
+
+/// Readers that take nothing: so much waits for them that turns are small ones.
+fn many_stuck(sources: &Sources) -> Vec<Outbox> {
+    let stuck = std::iter::repeat_with(|| {
+        let mut stuck = Outbox::new(Arc::clone(&sources.metrics));
+        stuck.push(Bytes::from(vec![0; 1 << 20]));
+        stuck
+    });
+    stuck.take(40).collect()
+}
+
+#[tokio::test]
+async fn a_turn_is_bounded_as_it_is_delivered_however_small_it_is_in_the_store() {
+    let (sources, stream) = sources();
+    let line = "x".repeat(1000);
+    let mut compressor = millstream_proto::block::Compressor::new(3);
+    for number in 0..40_u64 {
+        let mut builder = BlockBuilder::new();
+        for _ in 0..1000 {
+            assert!(builder.push_line(line.as_bytes(), 1, v1::Channel::Stdout, false));
+        }
+        let block = builder.finish(number * 1000).unwrap();
+        publish_block(&sources, &stream, compressor.compress(block));
+    }
+    for (filter, is_tight) in [None, Some("x"), Some("(x|y)+")]
+        .into_iter()
+        .flat_map(|filter| [(filter, true), (filter, false)])
+    {
+        let stuck = is_tight.then(|| many_stuck(&sources));
+        let others = sources.metrics.subscription_frames_bytes.get();
+        let most = if is_tight { 128 << 10 } else { 4 << 20 };
+        let filter = filter.map(|regex| v1::Filter {
+            regex: regex.to_owned(),
+            ..v1::Filter::default()
+        });
+        let mut subscription = subscribe_with(
+            &sources,
+            v1::TailRequest {
+                codecs: vec![v1::Codec::None.into()],
+                filter,
+                ..v1::TailRequest::default()
+            },
+        );
+        let mut next = 0;
+        while next < 40_000 {
+            let frame = next_block(&mut subscription).await;
+            let waiting = sources.metrics.subscription_frames_bytes.get() - others;
+            assert!(waiting < most, "{waiting} bytes wait for one reader");
+            let block = decode_block_frame(&frame);
+            assert_eq!(block.first_sequence, next, "every line");
+            next += u64::from(block.line_count);
+        }
+        drop(stuck);
+    }
 }
