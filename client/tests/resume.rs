@@ -3,7 +3,7 @@
 mod fake;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fake::{FakeRelay, Faults};
 use futures_util::StreamExt;
@@ -226,6 +226,51 @@ async fn a_connection_that_says_nothing_is_given_up_and_made_anew() {
         note(&event, &mut seen);
     }
     assert_eq!(silences, 2);
+}
+
+#[tokio::test]
+async fn a_relay_that_is_busy_gets_the_time_that_it_asks_for_and_nothing_is_lost() {
+    let relay = FakeRelay::start().await;
+    relay.add_stream(1, "build-1", "cargo");
+    relay.push(1, lines(1, 0..5));
+    let client = Client::connect(relay.url().as_str()).await.unwrap();
+    relay.set_faults(Faults {
+        busy_calls: 1,
+        ..Faults::default()
+    });
+    // A program that begins is told.
+    let refused = client.tail(options(Start::Beginning, true)).await.unwrap_err();
+    assert!(
+        matches!(refused, Error::Busy { retry_after, .. } if retry_after == fake::BUSY_WAIT),
+        "{refused:?}"
+    );
+    // A subscription that was cut off waits, as often as it has to.
+    relay.set_faults(Faults {
+        hang_ups: 1,
+        busy_calls: 2,
+        ..Faults::default()
+    });
+    let mut subscription = client.tail(options(Start::Beginning, true)).await.unwrap();
+    let mut seen = Sequences::new();
+    let (mut refusals, mut cut_off) = (0, None);
+    while seen.get(&1).is_none_or(|seen| seen.len() < 8) {
+        let event = next(&mut subscription).await.unwrap();
+        if let Event::Reconnecting { reason, wait, .. } = &event {
+            let since = *cut_off.get_or_insert_with(|| {
+                relay.push(1, lines(1, 5..8));
+                Instant::now()
+            });
+            if matches!(reason, Error::Busy { .. }) {
+                assert!(since.elapsed() >= fake::BUSY_WAIT * refusals, "it came too early");
+                assert!(*wait >= fake::BUSY_WAIT, "{wait:?}");
+                refusals += 1;
+            }
+        }
+        note(&event, &mut seen);
+    }
+    assert_eq!(refusals, 2);
+    assert!(cut_off.unwrap().elapsed() >= 2 * fake::BUSY_WAIT);
+    assert_eq!(seen[&1], (0..8).collect::<Vec<_>>());
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ mod service;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use bytes::Bytes;
 use millstream_client::{OpenBlock, v1};
@@ -26,6 +27,9 @@ use tonic::{Request, Status};
 
 /// Capture time of line 0; each line is a second later.
 pub(crate) const FIRST_LINE_UNIX_US: i64 = 1_764_000_000_000_000;
+
+/// What a busy relay asks its callers to wait.
+pub(crate) const BUSY_WAIT: Duration = Duration::from_millis(700);
 
 #[derive(Clone, Debug)]
 pub(crate) struct FakeLine {
@@ -70,6 +74,8 @@ pub(crate) struct Faults {
     pub(crate) silent_calls: u32,
     /// Ends this many calls after their first heartbeat.
     pub(crate) hang_ups: u32,
+    /// Refuses this many calls after those, as a relay whose limit is reached: come again after [`BUSY_WAIT`].
+    pub(crate) busy_calls: u32,
     /// Announces this gap instead of the lines below it.
     pub(crate) gap_below: u64,
 }

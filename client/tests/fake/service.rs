@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use millstream_client::v1;
+use millstream_proto::retry;
 use millstream_proto::v1::log_service_server::LogService;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
-use super::{FIRST_LINE_UNIX_US, FakeRelay, Faults, decode_cursor, encode_cursor, line_time};
+use super::{BUSY_WAIT, FIRST_LINE_UNIX_US, FakeRelay, Faults, decode_cursor, encode_cursor, line_time};
 
 type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -28,6 +29,11 @@ impl LogService for FakeRelay {
             let mut state = self.state();
             state.tail_requests.push(request.clone());
             state.select(&request.selector)?;
+            if state.faults.hang_ups == 0 && state.faults.busy_calls > 0 {
+                state.faults.busy_calls -= 1;
+                let message = "too many subscriptions are open";
+                return Err(retry::status(Code::ResourceExhausted, message, BUSY_WAIT));
+            }
             let cursor = match &request.start {
                 Some(v1::tail_request::Start::Cursor(cursor)) => decode_cursor(state.store, cursor)?,
                 _ => BTreeMap::new(),
