@@ -88,10 +88,15 @@ impl SpoolReader {
     /// As the system gives them.
     pub fn next(&mut self, finished: bool) -> io::Result<Next<'_>> {
         loop {
-            if self.file.is_none()
-                && let Some(found) = self.open()?
-            {
-                return Ok(found);
+            if self.file.is_none() {
+                if let Some(found) = self.open()? {
+                    return Ok(found);
+                }
+                // Nothing was there. What the writer makes from now on is for the next call: a later segment would be
+                // taken for proof that this one, which was not seen yet, is complete.
+                if self.file.is_none() {
+                    return Ok(Next::End);
+                }
             }
             if self.buffered_is_incomplete() && self.fill()? {
                 continue;
@@ -154,12 +159,14 @@ impl SpoolReader {
     /// Opens the segment of `place` or the oldest after it. `Some`: what to say instead of a record.
     fn open(&mut self) -> io::Result<Option<Next<'static>>> {
         loop {
-            let oldest = segments(&self.directory)?
-                .into_iter()
-                .find(|segment| *segment >= self.place.segment);
-            let Some(found) = oldest else {
+            let Some(mut found) = self.oldest()? else {
                 return Ok(None);
             };
+            if found > self.place.segment {
+                // A listing may lack what is made while it is read; what is older than something that was seen is in
+                // the next one, unless it is gone.
+                found = self.oldest()?.unwrap_or(found);
+            }
             match File::open(segment_path(&self.directory, found)) {
                 // The writer dropped it between the two looks.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
@@ -182,6 +189,12 @@ impl SpoolReader {
             self.skip_to(wanted)?;
             return Ok(None);
         }
+    }
+
+    /// The oldest segment from that of `place` on.
+    fn oldest(&self) -> io::Result<Option<u64>> {
+        let found = segments(&self.directory)?;
+        Ok(found.into_iter().find(|segment| *segment >= self.place.segment))
     }
 
     /// Takes the totals at the front of a segment and steps behind it. `Some`: the front is damaged, and of so

@@ -290,3 +290,40 @@ fn a_reader_beside_the_writer_gets_every_record_and_sees_no_damage() {
         }
     });
 }
+
+#[test]
+fn a_reader_that_is_there_before_the_writer_misses_nothing_of_the_first_segments() {
+    const RECORDS: i64 = 24;
+    let bytes = vec![b'x'; usize::try_from(MIN_SPOOL_BYTES / 32).unwrap()];
+    for _ in 0..300 {
+        let directory = tempfile::tempdir().unwrap();
+        let both = std::sync::Barrier::new(2);
+        std::thread::scope(|threads| {
+            threads.spawn(|| {
+                let mut writer = writer(directory.path(), MIN_SPOOL_BYTES);
+                both.wait();
+                for time_unix_us in 0..RECORDS {
+                    let record = Record {
+                        channel: Channel::Stdout,
+                        time_unix_us,
+                        bytes: &bytes,
+                    };
+                    append_whole(&mut writer, record);
+                }
+            });
+            let mut reader = SpoolReader::new(directory.path().to_path_buf(), Place::default());
+            both.wait();
+            let mut expected = 0;
+            while expected < RECORDS {
+                match reader.next(false).unwrap() {
+                    Next::Record(_, record, _) => {
+                        assert_eq!(record.time_unix_us, expected);
+                        expected += 1;
+                    }
+                    Next::End => {}
+                    other => panic!("{other:?} at record {expected}"),
+                }
+            }
+        });
+    }
+}
