@@ -42,6 +42,7 @@ fn what_the_documentation_shows_is_a_configuration() {
         "docs/limits.md",
         "docs/processing.md",
         "docs/tail-a-fleet.md",
+        "docs/watch-your-ci.md",
     ] {
         let dir = tempfile::tempdir().unwrap();
         let secrets = dir.path().join("secrets");
