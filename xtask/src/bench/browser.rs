@@ -12,7 +12,11 @@ pub(super) fn run(options: &Browser) -> Result<ExitCode> {
     let chromium = machine::chromium()?;
     let bin_dir = match options.prebuilt {
         true => options.profile.dir(),
-        false => build::binaries(options.profile, &["millstream-tests"])?,
+        false => {
+            // What the relay serves is in its binary, and the page's code is what the measurement speaks the protocol with.
+            web_client::build()?;
+            build::binaries(options.profile, &["millstream-tests"])?
+        }
     };
     let dir = root().join("tests/browser");
     web_client::install(&dir)?;
