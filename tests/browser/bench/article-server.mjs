@@ -32,8 +32,17 @@ const server = createServer((_request, response) => {
   response.end(PAGE);
 });
 
+const tails = new Set();
+// Ended by the benchmark, it does not hear of its sockets' ends any more.
+process.on("SIGTERM", () => {
+  for (const tail of tails) tail.kill();
+  process.exit();
+});
+
 new WebSocketServer({ server }).on("connection", (socket) => {
   const tail = spawn("tail", ["-n", "+1", "-f", file]);
+  tails.add(tail);
+  tail.on("exit", () => tails.delete(tail));
   tail.stdout.on("data", (chunk) => socket.send(JSON.stringify({ type: "chunk", data: chunk.toString() })));
   socket.on("close", () => tail.kill());
   socket.on("error", () => tail.kill());
