@@ -51,6 +51,22 @@ fn append_whole(writer: &mut SpoolWriter, mut record: Record<'_>) {
     }
 }
 
+/// Reads beside a writer until so many records are there, whose times are their numbers.
+fn read_in_order(directory: &Path, records: i64) {
+    let mut reader = SpoolReader::new(directory.to_path_buf(), Place::default());
+    let mut expected = 0;
+    while expected < records {
+        match reader.next(false).unwrap() {
+            Next::Record(_, record, _) => {
+                assert_eq!(record.time_unix_us, expected);
+                expected += 1;
+            }
+            Next::End => {}
+            other => panic!("{other:?} at record {expected}"),
+        }
+    }
+}
+
 /// Everything to the end, and the bytes that were reported as damaged.
 fn read(reader: &mut SpoolReader, finished: bool) -> (Vec<Owned>, u64) {
     let (mut found, mut damaged) = (Vec::new(), 0);
@@ -276,18 +292,7 @@ fn a_reader_beside_the_writer_gets_every_record_and_sees_no_damage() {
                 append_whole(&mut writer, record);
             }
         });
-        let mut reader = SpoolReader::new(directory.path().to_path_buf(), Place::default());
-        let mut expected = 0;
-        while expected < RECORDS {
-            match reader.next(false).unwrap() {
-                Next::Record(_, record, _) => {
-                    assert_eq!(record.time_unix_us, expected);
-                    expected += 1;
-                }
-                Next::End => {}
-                other => panic!("{other:?} at record {expected}"),
-            }
-        }
+        read_in_order(directory.path(), RECORDS);
     });
 }
 
@@ -311,19 +316,8 @@ fn a_reader_that_is_there_before_the_writer_misses_nothing_of_the_first_segments
                     append_whole(&mut writer, record);
                 }
             });
-            let mut reader = SpoolReader::new(directory.path().to_path_buf(), Place::default());
             both.wait();
-            let mut expected = 0;
-            while expected < RECORDS {
-                match reader.next(false).unwrap() {
-                    Next::Record(_, record, _) => {
-                        assert_eq!(record.time_unix_us, expected);
-                        expected += 1;
-                    }
-                    Next::End => {}
-                    other => panic!("{other:?} at record {expected}"),
-                }
-            }
+            read_in_order(directory.path(), RECORDS);
         });
     }
 }
