@@ -9,7 +9,7 @@ import { FakeLogService } from "../testing/fake-log-service";
 import { describeState } from "./describe";
 import { LogFeed } from "./feed";
 import { parsed } from "./row";
-import { MAX_ROWS } from "./window";
+import { FOLLOWED_ROWS, MAX_ROWS } from "./window";
 
 const numbered = (count: number, from = 0, every = 1, name = "line"): TestLine[] =>
   Array.from({ length: count }, (_, at) => ({ text: `${name} ${from + at}`, timeUs: 1_000 + (from + at) * every }));
@@ -68,6 +68,22 @@ describe("one stream", () => {
     await until(() => expect(sequences(feed).at(-1)).toBe(29_999));
     expect(feed.following).toBe(true);
     expect(feed.hasNewer).toBe(false);
+  });
+
+  test("holds few rows while it follows, and all that a reader who stops scrolls back to", async () => {
+    const service = new FakeLogService();
+    service.add(1, numbered(1_000));
+    const feed = open(service, [1]);
+    await until(() => expect(feed.phase.kind).toBe("live"));
+    for (let head = 1_000; head < 9_000; head += 800) {
+      service.append(1, numbered(800, head));
+      await until(() => expect(sequences(feed).at(-1)).toBe(head + 799));
+      expect(feed.rows.length).toBeLessThanOrEqual(FOLLOWED_ROWS);
+    }
+    expect(sequences(feed)).toEqual(dense(9_000 - FOLLOWED_ROWS, 9_000));
+    feed.pause();
+    while (feed.hasOlder) await feed.loadOlder();
+    expect(sequences(feed)).toEqual(dense(0, 9_000));
   });
 
   test("keeps what a reader who scrolled up sees, counts new lines, and returns to them", async () => {

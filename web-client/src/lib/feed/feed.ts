@@ -18,7 +18,7 @@ import { folded } from "./plan";
 import type { Structure, Group } from "./structure";
 import { Structures } from "./structures";
 import { pick, Track } from "./track";
-import { isFold, MAX_ROWS, RowWindow, type Entry } from "./window";
+import { FOLLOWED_ROWS, isFold, MAX_ROWS, RowWindow, type Entry } from "./window";
 
 /** Lines shown when a view opens, and lines added when it comes near an edge of the window. */
 const FIRST_LINES = 1_000;
@@ -493,7 +493,7 @@ export class LogFeed {
       const fresh = entries.filter((entry) => entry.sequence >= track.shownTo);
       const [first] = fresh;
       if (first !== undefined && first.sequence === track.shownTo) {
-        this.#forgetOlder(this.#window.append(fresh));
+        this.#forgetOlder(this.#window.append(fresh, this.#follow.following ? FOLLOWED_ROWS : MAX_ROWS));
         track.showTo(next);
       } else if (first !== undefined && this.#follow.following) {
         void this.#showEnd();

@@ -14,6 +14,13 @@ import { canJoin, gapRowOf, goesOn, isOpen, join, rowBytes, rowOf, rowText, type
 /** Rows that are held at most. 20,000 rows of 20 px stay far below every browser's element height. */
 export const MAX_ROWS = 20_000;
 
+/**
+ * Rows that are held while the view follows: some fifty screens, of which a reader who stops finds everything in place. At
+ * 50,000 lines a second each row lives for a moment, and the collector of the browser copies all that live at that moment:
+ * with 20,000 of them it took ten milliseconds each time, more than half a frame.
+ */
+export const FOLLOWED_ROWS = 2_000;
+
 /** Text that is held at most, bytes; it is reached first where lines are very long. */
 export const MAX_TEXT_BYTES = 64 * 1_048_576;
 
@@ -69,8 +76,8 @@ export class RowWindow {
     this.#pens.clear();
   }
 
-  /** Adds entries at the end; the oldest rows make room. Returns the rows that had to go. */
-  append(entries: readonly Entry[]): Row[] {
+  /** Adds entries at the end; the oldest rows make room. Returns the rows that had to go, all but the newest `most`. */
+  append(entries: readonly Entry[], most = this.#maxRows): Row[] {
     const touched = new Set<Picture>();
     for (const entry of entries) {
       if (!("source" in entry)) this.#mark(entry);
@@ -78,7 +85,7 @@ export class RowWindow {
     }
     for (const picture of touched) this.#show(picture);
     let excess = 0;
-    for (; this.#isOver(excess); excess += 1) this.#bytes -= bytesOf(this.#rows[excess]);
+    for (; this.#isOver(excess, most); excess += 1) this.#bytes -= bytesOf(this.#rows[excess]);
     return excess > 0 ? this.#evictOldest(excess) : [];
   }
 
@@ -92,7 +99,7 @@ export class RowWindow {
     this.#rows = before.#rows.concat(this.#rows.slice(settled));
     this.#bytes = this.#rows.reduce((sum, row) => sum + bytesOf(row), 0);
     let excess = 0;
-    for (; this.#isOver(excess); excess += 1) this.#bytes -= bytesOf(this.#rows.at(-1 - excess));
+    for (; this.#isOver(excess, this.#maxRows); excess += 1) this.#bytes -= bytesOf(this.#rows.at(-1 - excess));
     if (excess === 0) return [];
     this.#pens.clear();
     return this.#rows.splice(this.#rows.length - excess);
@@ -270,9 +277,9 @@ export class RowWindow {
     return pen;
   }
 
-  #isOver(evicted: number): boolean {
+  #isOver(evicted: number, most: number): boolean {
     const rows = this.#rows.length - evicted;
-    return rows > this.#maxRows || (rows > 1 && this.#bytes > this.#maxBytes);
+    return rows > most || (rows > 1 && this.#bytes > this.#maxBytes);
   }
 }
 
