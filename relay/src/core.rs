@@ -45,7 +45,7 @@ pub struct CoreOptions {
     pub fsync: Fsync,
     /// Streams that the relay accepts; one more is refused.
     pub max_streams: usize,
-    /// Threads that look through stored lines for searches and histograms, all together.
+    /// Threads that look through lines for searches, histograms and filters that may be slow, all together.
     pub search_threads: usize,
     /// Searches and histograms that may be open; one more is refused.
     pub max_searches: usize,
@@ -90,9 +90,8 @@ pub(crate) struct CoreParts {
     pub(crate) agents: Arc<Agents>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) writer: Writer,
+    /// Threads for searches, and for regular expressions of subscriptions and pages, which strangers write.
     pub(crate) search_pool: Arc<SearchPool>,
-    /// Threads for regular expressions of subscriptions and pages, which strangers write.
-    pub(crate) filter_pool: Arc<SearchPool>,
     /// How fast agents send.
     pub(crate) paces: Paces,
     /// Agents that take commands now.
@@ -131,7 +130,7 @@ impl CoreParts {
             store: Arc::clone(&self.store),
             registry: Arc::clone(&self.registry),
             metrics: Arc::clone(&self.metrics),
-            filter_pool: Arc::clone(&self.filter_pool),
+            search_pool: Arc::clone(&self.search_pool),
             stop: self.stop.clone(),
             heartbeat: self.options.heartbeat,
         }
@@ -197,9 +196,6 @@ impl Core {
         for (number, body) in core.parts.search_pool.workers(core.parts.options.search_threads) {
             threads.push(spawn(&format!("search-{number}"), body)?);
         }
-        for (number, body) in core.parts.filter_pool.workers(core.parts.options.search_threads) {
-            threads.push(spawn(&format!("filter-{number}"), body)?);
-        }
         *core.parts.threads.lock().unwrap_or_else(PoisonError::into_inner) = threads;
         Ok(core)
     }
@@ -247,7 +243,6 @@ impl Core {
                 agents,
                 metrics,
                 search_pool: Arc::new(SearchPool::new(options.max_searches)),
-                filter_pool: Arc::new(SearchPool::new(options.max_searches)),
                 paces: Paces::new(
                     options.max_agent_bytes_per_second,
                     options.max_agent_lines_per_second,
@@ -362,7 +357,6 @@ impl Core {
         parts.writer.stop().await;
         parts.drained.cancel();
         parts.search_pool.stop();
-        parts.filter_pool.stop();
         drop(
             parts
                 .keep_running

@@ -154,3 +154,30 @@ async fn a_command_that_does_not_exist_is_said_and_fails_as_in_a_shell() {
         finished.stderr
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_short_builds_of_one_address_are_not_taken_for_a_flood() {
+    let dir = tempfile::tempdir().unwrap();
+    // One connection that is taken for a flood would be enough to be turned away.
+    let flags = [
+        "--max-calls-per-connection=8",
+        "--max-given-up-calls-per-second=1",
+    ];
+    let relay = Relay::start_with(dir.path(), &dir.path().join("relay"), &flags).await;
+    for number in 0..5 {
+        let script = format!("seq {number}000000 {number}005000");
+        let finished = exec(dir.path(), relay.url(), &[], &script).await;
+        assert_eq!(finished.code(), 0, "{}", finished.stderr);
+    }
+    let streams = relay.streams("source=build").await;
+    assert_eq!(streams.len(), 5);
+    for stream in streams {
+        assert_eq!(stream.state(), StreamState::Ended, "nothing waits in a spool");
+        assert_eq!(stream.next_sequence, 5001);
+    }
+    let metrics = String::from_utf8(relay.get("/metrics").await.1).unwrap();
+    let refused = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("millstream_limits_reached_total "));
+    assert_eq!(refused, Some("0"), "{metrics}");
+}

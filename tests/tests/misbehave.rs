@@ -1,7 +1,7 @@
 //! Callers that misbehave, beside one who behaves: it gets every line, in time, and the relay's memory stays bounded.
 //!
-//! The attackers are a process of their own (`millstream-hostile`), at the lowest priority: on a machine of two cores
-//! they would otherwise take the time that they would not have if they were elsewhere, where attackers are.
+//! The attackers are a process of their own (`millstream-hostile`) that gets only what time nobody else wants (SCHED_IDLE,
+//! see sched(7)): they stand for other machines, and would otherwise take time here that they would not have there.
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
 
 use std::path::Path;
@@ -249,10 +249,10 @@ async fn attack(
     time: Duration,
 ) -> Outcome {
     forget_peak(relay);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_millstream-hostile"));
+    let mut command = Command::new("chrt");
     command
+        .args(["--idle", "0", env!("CARGO_BIN_EXE_millstream-hostile"), name])
         .args([
-            name,
             "--relay",
             relay.authority(),
             "--connections",

@@ -1,11 +1,12 @@
-//! Threads for searches, and how many searches there may be.
+//! Threads for what may take long: searches, and regular expressions that strangers wrote.
 //!
-//! A search does a bounded turn of work at a time; turns of all searches wait in one line, first come, first
-//! served, so that a long search delays a short one by a turn, not by its length. The threads are few and of low
-//! priority: the writer and the readers come first.
+//! Each does a bounded turn of work at a time. Turns of searches wait in one line and those of filters in another, first
+//! come, first served, and the threads serve the two lines alternately: a long search delays a short one by a turn, not
+//! by its length, and a live subscription with a filter waits for one search and not for all. The threads are of low
+//! priority and fewer than the processors: whatever is searched, the writer and the readers find one free.
 
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -25,22 +26,47 @@ const WAIT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Seat(#[expect(dead_code, reason = "it is held, not read")] OwnedSemaphorePermit);
 
+/// In which line a turn waits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kind {
+    Search,
+    /// Compiling or asking a filter that may be slow.
+    Filter,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct SearchPool {
     seats: Arc<Semaphore>,
     max_open: usize,
-    line: Mutex<Line>,
+    waiting: Arc<Waiting>,
 }
 
 /// Where turns wait.
-#[derive(Debug)]
-enum Line {
+#[derive(Default)]
+struct Waiting {
+    lines: Mutex<Lines>,
+    news: Condvar,
+}
+
+#[derive(Default)]
+struct Lines {
+    /// One turn a call at most, because a call waits for its turn; the limits bound how many calls there are.
+    searches: VecDeque<Turn>,
+    filters: VecDeque<Turn>,
+    /// Which line was served last.
+    served_filter: bool,
+    service: Service,
+}
+
+/// Who serves the lines.
+#[derive(Clone, Copy, Debug, Default)]
+enum Service {
     /// There are no threads: a turn is done by whoever brings it. For simulations, where one thread does
     /// everything.
+    #[default]
     None,
-    /// One turn a seat at most, because a search waits for its turn and a turn holds the seat.
-    Open(Sender<Turn>),
+    Open,
     /// The relay stops.
     Closed,
 }
@@ -51,7 +77,7 @@ impl SearchPool {
         Self {
             seats: Arc::new(Semaphore::new(max_open)),
             max_open,
-            line: Mutex::new(Line::None),
+            waiting: Arc::default(),
         }
     }
 
@@ -60,9 +86,8 @@ impl SearchPool {
         &self,
         threads: usize,
     ) -> impl Iterator<Item = (usize, Box<dyn FnOnce() + Send>)> + use<> {
-        let (turns, waiting) = channel();
-        *self.lock() = Line::Open(turns);
-        let waiting = Arc::new(Mutex::new(waiting));
+        self.waiting.lock().service = Service::Open;
+        let waiting = Arc::clone(&self.waiting);
         (0..threads.max(1)).map(move |number| {
             let waiting = Arc::clone(&waiting);
             let body: Box<dyn FnOnce() + Send> = Box::new(move || work(&waiting));
@@ -84,44 +109,89 @@ impl SearchPool {
     /// Runs a turn on one of the threads. Whoever stops waiting must tell the turn by other means to end early.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
+        kind: Kind,
         turn: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, SearchError> {
-        let turns = match &*self.lock() {
-            Line::None => None,
-            Line::Open(turns) => Some(turns.clone()),
-            Line::Closed => return Err(SearchError::Stopping),
-        };
-        let Some(turns) = turns else {
-            return Ok(turn());
-        };
         let (done, result) = oneshot::channel();
-        let turn: Turn = Box::new(move || {
-            // Nobody waits any more: nothing is lost with the result.
-            let _ = done.send(turn());
-        });
-        turns.send(turn).map_err(|_| SearchError::Stopping)?;
+        {
+            let mut lines = self.waiting.lock();
+            match lines.service {
+                Service::None => {
+                    drop(lines);
+                    return Ok(turn());
+                }
+                Service::Closed => return Err(SearchError::Stopping),
+                Service::Open => {}
+            }
+            let turn: Turn = Box::new(move || {
+                // Nobody waits any more: nothing is lost with the result.
+                let _ = done.send(turn());
+            });
+            match kind {
+                Kind::Search => lines.searches.push_back(turn),
+                Kind::Filter => lines.filters.push_back(turn),
+            }
+        }
+        self.waiting.news.notify_one();
         // The relay stops, or the turn panicked; its message is in the log.
         result.await.map_err(|_| SearchError::Stopping)
     }
 
     /// Lets the threads end after the turns that wait.
     pub(crate) fn stop(&self) {
-        *self.lock() = Line::Closed;
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Line> {
-        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock().service = Service::Closed;
+        self.waiting.news.notify_all();
     }
 }
 
-fn work(waiting: &Mutex<Receiver<Turn>>) {
+impl std::fmt::Debug for Waiting {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let lines = self.lock();
+        formatter
+            .debug_struct("Waiting")
+            .field("searches", &lines.searches.len())
+            .field("filters", &lines.filters.len())
+            .field("service", &lines.service)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Waiting {
+    fn lock(&self) -> MutexGuard<'_, Lines> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next turn; waits for one. `None`: there will be none.
+    fn next(&self) -> Option<Turn> {
+        let mut lines = self.lock();
+        loop {
+            if let Some(turn) = lines.next() {
+                return Some(turn);
+            }
+            if matches!(lines.service, Service::Closed) {
+                return None;
+            }
+            lines = self.news.wait(lines).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Lines {
+    fn next(&mut self) -> Option<Turn> {
+        self.served_filter = !self.filters.is_empty() && (!self.served_filter || self.searches.is_empty());
+        if self.served_filter {
+            self.filters.pop_front()
+        } else {
+            self.searches.pop_front()
+        }
+    }
+}
+
+fn work(waiting: &Waiting) {
     if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS) {
         tracing::debug!(%error, "searches run at the priority of everything else");
     }
-    loop {
-        // One thread waits for the turn, the others for the lock.
-        let turn = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(turn) = turn else { return };
+    while let Some(turn) = waiting.next() {
         if std::panic::catch_unwind(std::panic::AssertUnwindSafe(turn)).is_err() {
             tracing::error!("a search panicked; its message is above");
         }
@@ -156,26 +226,57 @@ mod tests {
         assert!(pool.seat().is_ok());
         pool.stop();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
-        assert!(matches!(pool.run(|| ()).await, Err(SearchError::Stopping)));
+        assert!(matches!(
+            pool.run(Kind::Search, || ()).await,
+            Err(SearchError::Stopping)
+        ));
     }
 
     #[tokio::test]
     async fn without_threads_turns_run_where_they_are_brought() {
         let pool = SearchPool::new(1);
         let here = std::thread::current().id();
-        let there = pool.run(|| std::thread::current().id()).await.unwrap();
+        let there = pool
+            .run(Kind::Search, || std::thread::current().id())
+            .await
+            .unwrap();
         assert_eq!(there, here);
         pool.stop();
-        assert!(matches!(pool.run(|| ()).await, Err(SearchError::Stopping)));
+        assert!(matches!(
+            pool.run(Kind::Search, || ()).await,
+            Err(SearchError::Stopping)
+        ));
     }
 
     #[tokio::test]
     async fn a_turn_that_panics_ends_its_own_search_only() {
         let (pool, threads) = start(1, 2);
-        let broken = pool.run(|| panic!("this panic is part of the test")).await;
+        let broken = pool
+            .run(Kind::Search, || panic!("this panic is part of the test"))
+            .await;
         assert!(broken.is_err());
-        assert_eq!(pool.run(|| 7).await.unwrap(), 7);
+        assert_eq!(pool.run(Kind::Search, || 7).await.unwrap(), 7);
         pool.stop();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
+    }
+
+    #[test]
+    fn filters_and_searches_take_turns() {
+        let order = Arc::new(Mutex::new(String::new()));
+        let mut lines = Lines::default();
+        let turn = |name: char| -> Turn {
+            let order = Arc::clone(&order);
+            Box::new(move || order.lock().unwrap().push(name))
+        };
+        lines.searches.extend(['s', 't', 'u'].map(turn));
+        lines.filters.extend(['f', 'g'].map(turn));
+        while let Some(turn) = lines.next() {
+            turn();
+        }
+        lines.filters.extend(['h', 'i'].map(turn));
+        while let Some(turn) = lines.next() {
+            turn();
+        }
+        assert_eq!(*order.lock().unwrap(), "fsgtuhi");
     }
 }

@@ -37,9 +37,11 @@ impl Scanner {
     /// # Errors
     /// As [`LineFilter::compile`].
     pub fn new(filter: &Filter) -> Result<Self, FilterError> {
+        // First what may be refused, so that it costs no more than that.
+        let line_filter = LineFilter::compile(filter)?;
         Ok(Self {
             text: TextScan::new(filter),
-            filter: LineFilter::compile(filter)?,
+            filter: line_filter,
         })
     }
 

@@ -17,7 +17,7 @@ use futures_util::Stream;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
@@ -25,13 +25,19 @@ use tonic::transport::server::Connected;
 use super::doors::{Doors, Line};
 use super::tls::{self, Tls};
 use super::turned_away::TurnedAway;
-use crate::limits::Limits;
+use crate::limits::{Bucket, Limits};
 
 /// How long a connection above a limit may stay to be told so.
 const TOLD_TIME: Duration = Duration::from_secs(5);
 
 /// Wait after the system could not accept (most of all when it is out of file descriptors).
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// Connections that are taken in a second in the long run, and at once. A rush of callers (a network that comes back, or
+/// somebody who means no good) waits in the system's line meanwhile, and so those who are served already do not wait for
+/// the rush; nor do they when as many handshakes run out of time together, some seconds later.
+const TAKEN_PER_SECOND: f64 = 2000.0;
+const TAKEN_AT_ONCE: f64 = 32.0;
 
 /// What the system takes for a connection and cannot send yet (TCP_NOTSENT_LOWAT, see tcp(7)). More would make no answer
 /// faster: what is on its way does not count. But it would hold megabytes for every reader that does not read, and copying
@@ -95,6 +101,7 @@ pub(super) fn incoming(
         greetings: JoinSet::new(),
         silent: VecDeque::new(),
         turned_away: TurnedAway::default(),
+        taken: Bucket::new(TAKEN_PER_SECOND, TAKEN_AT_ONCE, Instant::now()),
     };
     futures_util::stream::unfold(reception, |mut reception| async {
         let connection = reception.next().await;
@@ -113,11 +120,14 @@ struct Reception {
     /// The same, oldest first, with some that are done already.
     silent: VecDeque<AbortHandle>,
     turned_away: TurnedAway,
+    /// How many were taken lately.
+    taken: Bucket,
 }
 
 impl Reception {
     async fn next(&mut self) -> Connection {
         loop {
+            let pause = self.taken.in_debt(Instant::now());
             tokio::select! {
                 Some(done) = self.greetings.join_next() => {
                     if let Ok(Some(connection)) = done {
@@ -125,7 +135,8 @@ impl Reception {
                     }
                 }
                 () = self.turned_away.close_next() => {}
-                accepted = self.listener.accept() => match accepted {
+                () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
+                accepted = self.listener.accept(), if pause.is_none() => match accepted {
                     Ok((stream, address)) => self.greet(stream, address),
                     Err(error) => {
                         tracing::warn!(%error, "cannot accept a connection");
@@ -155,6 +166,7 @@ impl Reception {
             self.turned_away.put(stream);
             return;
         };
+        self.taken.take(1.0, Instant::now());
         // Both fail on a connection that is gone again, which its first read tells.
         let _ = stream.set_nodelay(true);
         let _ = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES);
@@ -399,5 +411,37 @@ impl AsyncWrite for Io {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use futures_util::StreamExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_rush_of_callers_is_taken_in_at_a_pace_and_nobody_is_left_out() {
+        const CALLERS: u32 = 400;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let limits = Limits::default();
+        let doors = Doors::new(&limits, Arc::default());
+        let mut callers = Vec::new();
+        for _ in 0..CALLERS {
+            // The system takes them until the relay does.
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(b"GET /healthz HTTP/1.1\r\n").await.unwrap();
+            callers.push(stream);
+        }
+        let begin = Instant::now();
+        let taken = incoming(listener, None, doors, &limits).take(callers.len());
+        let connections: Vec<_> = taken.collect().await;
+        assert!(connections.iter().all(Result::is_ok));
+        let least = (f64::from(CALLERS) - TAKEN_AT_ONCE - 1.0) / TAKEN_PER_SECOND;
+        let time = begin.elapsed().as_secs_f64();
+        assert!(time >= least, "{time} s");
     }
 }

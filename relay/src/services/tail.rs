@@ -25,6 +25,7 @@ use super::log::LogApi;
 use super::status::ToStatus;
 use crate::auth::Access;
 use crate::core::CoreParts;
+use crate::search::Kind;
 use crate::subscription::{Plan, Subscription};
 
 const TAIL_PATH: &str = "/millstream.v1.LogService/Tail";
@@ -88,8 +89,8 @@ async fn tail(parts: &CoreParts, request: http::Request<Body>) -> Result<http::R
         // Compiling an expression of a stranger's takes some milliseconds, which no other call should wait for.
         let (store_id, access) = (store_id.to_owned(), Arc::clone(&access));
         let planned = parts
-            .filter_pool
-            .run(move || Plan::new(request, &store_id, &access));
+            .search_pool
+            .run(Kind::Filter, move || Plan::new(request, &store_id, &access));
         planned.await.map_err(|error| error.to_status())?
     } else {
         Plan::new(request, store_id, &access)

@@ -70,7 +70,7 @@ impl Relay {
             store: Arc::new(MemoryStore::new()),
             registry: Self::registry(Vec::new()),
             metrics: Arc::new(Metrics::default()),
-            filter_pool: Arc::new(crate::search::SearchPool::new(1)),
+            search_pool: Arc::new(crate::search::SearchPool::new(1)),
             stop: CancellationToken::new(),
             heartbeat: Duration::from_secs(3600),
         };

@@ -40,7 +40,7 @@ pub(crate) struct Sources {
     pub(crate) registry: Arc<Registry>,
     pub(crate) metrics: Arc<Metrics>,
     /// Where filters are asked that may be slow.
-    pub(crate) filter_pool: Arc<SearchPool>,
+    pub(crate) search_pool: Arc<SearchPool>,
     pub(crate) stop: CancellationToken,
     pub(crate) heartbeat: Duration,
 }

@@ -46,7 +46,7 @@ fn sources() -> (Sources, Arc<StreamHandle>) {
         store: Arc::new(store),
         registry,
         metrics: Arc::new(Metrics::default()),
-        filter_pool: Arc::new(crate::search::SearchPool::new(1)),
+        search_pool: Arc::new(crate::search::SearchPool::new(1)),
         stop: CancellationToken::new(),
         heartbeat: Duration::from_secs(3600),
     };

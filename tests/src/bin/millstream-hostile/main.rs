@@ -94,8 +94,6 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         maximum: limit.maximum,
     };
     setrlimit(Resource::Nofile, raised).context("raising the limit of file descriptors")?;
-    // The attackers are other machines; here they are to take no time from the relay that it would have there.
-    rustix::process::setpriority_process(None, 19).context("lowering the priority")?;
     if matches!(cli.attack, Attack::Compute) {
         return compute(cli.connections);
     }
