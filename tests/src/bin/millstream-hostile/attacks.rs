@@ -182,7 +182,7 @@ pub(crate) async fn stuck(target: SocketAddr, number: u32, tally: Arc<Tally>) {
 
 pub(crate) async fn regex(target: SocketAddr, number: u32, tally: Arc<Tally>) {
     let filter = Filter {
-        regex: if number % 2 == 0 { TOO_LARGE } else { SLOW }.to_owned(),
+        regex: if number.is_multiple_of(2) { TOO_LARGE } else { SLOW }.to_owned(),
         ..Filter::default()
     };
     loop {
