@@ -25,11 +25,16 @@ pub(crate) struct OpenCall {
 pub(crate) struct CountedBody {
     inner: Body,
     call: OpenCall,
+    has_begun: bool,
 }
 
 impl CountedBody {
     pub(crate) fn new(inner: Body, call: OpenCall) -> Self {
-        Self { inner, call }
+        Self {
+            inner,
+            call,
+            has_begun: false,
+        }
     }
 
     fn complete(&mut self) {
@@ -53,6 +58,10 @@ impl http_body::Body for CountedBody {
             .is_none_or(|frame| frame.as_ref().is_ok_and(Frame::is_trailers));
         if is_last {
             self.complete();
+        } else if std::mem::replace(&mut self.has_begun, true)
+            && let Some(on_line) = &mut self.call.on_line
+        {
+            on_line.goes_on();
         }
         Poll::Ready(frame)
     }

@@ -18,8 +18,9 @@ const MAX_TOLD: u32 = 64;
 /// How many of them there may be a second in the long run: being told is a courtesy, and costs what a call costs.
 const TOLD_PER_SECOND: f64 = 16.0;
 
-/// A connection that sent so much within so short a time and had no call that came to its end was a flood of calls that
-/// were reset before anybody looked at them ("rapid reset"), which ends the connection. It counts as so many calls.
+/// A connection that sent so much within so short a time and had no call whose answer went on for a while was a flood of
+/// calls that were reset before anybody looked at them ("rapid reset"), which ends the connection. It counts as so many
+/// calls.
 const FLOOD_BYTES: u64 = 8 << 10;
 const FLOOD_TIME: Duration = Duration::from_secs(2);
 const FLOOD_CALLS: f64 = 64.0;
@@ -75,7 +76,8 @@ pub(crate) struct Line {
     idle_bytes: AtomicU64,
     /// Bytes that came in all.
     all_bytes: AtomicU64,
-    has_completed: AtomicBool,
+    /// A call of it was answered to its end, or for a while.
+    is_conversation: AtomicBool,
     since: Instant,
 }
 
@@ -259,7 +261,7 @@ impl Line {
             calls: AtomicU32::new(0),
             idle_bytes: AtomicU64::new(0),
             all_bytes: AtomicU64::new(0),
-            has_completed: AtomicBool::new(false),
+            is_conversation: AtomicBool::new(false),
             since: Instant::now(),
         })
     }
@@ -281,7 +283,7 @@ impl Line {
 
     /// Bytes came; false: more than a caller without a call has to say.
     pub(super) fn came(&self, bytes: usize, most: u64) -> bool {
-        if !self.has_completed.load(Ordering::Relaxed) {
+        if !self.is_conversation.load(Ordering::Relaxed) {
             self.all_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         }
         if self.calls.load(Ordering::Relaxed) > 0 {
@@ -311,7 +313,7 @@ impl Drop for Line {
     fn drop(&mut self) {
         // Who was only told of a limit has not been let in: what it sends makes nothing worse for those who wait.
         let is_flood = self.place.refused().is_none()
-            && !self.has_completed.load(Ordering::Relaxed)
+            && !self.is_conversation.load(Ordering::Relaxed)
             && self.all_bytes.load(Ordering::Relaxed) >= FLOOD_BYTES
             && self.since.elapsed() < FLOOD_TIME;
         if is_flood {
@@ -324,7 +326,13 @@ impl OnLine {
     /// The answer was sent to its end.
     pub(crate) fn complete(&mut self) {
         self.is_complete = true;
-        self.line.has_completed.store(true, Ordering::Relaxed);
+        self.goes_on();
+    }
+
+    /// A second message of the answer is sent: whoever calls is no flood. An agent whose build was short ends its calls when
+    /// all is acknowledged, without a wait for their end.
+    pub(crate) fn goes_on(&mut self) {
+        self.line.is_conversation.store(true, Ordering::Relaxed);
     }
 }
 
@@ -445,6 +453,11 @@ mod tests {
         let line = Line::new(doors.enter(at(2), || false).unwrap());
         line.came(20 << 10, 1 << 20);
         line.begin().complete();
+        drop(line);
+        // Nor is somebody whose call was answered for a while and given up then; it counts as the one call that it is.
+        let line = Line::new(doors.enter(at(2), || false).unwrap());
+        line.came(20 << 10, 1 << 20);
+        line.begin().goes_on();
         drop(line);
         assert!(doors.enter(at(2), || false).unwrap().refused().is_none());
     }
