@@ -317,7 +317,7 @@ async fn who_behaves_gets_every_line_and_memory_is_bounded_whatever_others_do() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "measures for some minutes, on a machine that does nothing else; prints the table of docs/SECURITY.md"]
+#[ignore = "measures for some minutes, on a machine that does nothing else; prints the table of docs/benchmarks.md"]
 async fn measure_what_misbehaviour_costs_who_behaves() {
     let dir = tempfile::tempdir().unwrap();
     // The limits are the defaults.
