@@ -21,6 +21,7 @@ pub mod lines;
 pub mod link;
 pub mod outbox;
 pub mod plugins;
+mod replace;
 pub mod runs;
 pub mod sources;
 pub mod spool;

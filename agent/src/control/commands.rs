@@ -3,11 +3,12 @@
 //! The file appears whole or not at all; a command counts from the moment at which the file is on disk.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+use crate::replace::replace_durably;
 
 const FILE: &str = "commands.json";
 
@@ -67,16 +68,7 @@ impl Commands {
             Some(command) => changed.insert(source.to_owned(), command),
             None => changed.remove(source),
         };
-        let beside = self.path.with_extension("json.new");
-        let mut file = std::fs::OpenOptions::new()
-            .create(true)
-            .truncate(true)
-            .write(true)
-            .mode(0o600)
-            .open(&beside)?;
-        file.write_all(&serde_json::to_vec_pretty(&changed)?)?;
-        file.sync_all()?;
-        std::fs::rename(&beside, &self.path)?;
+        replace_durably(&self.path, &serde_json::to_vec_pretty(&changed)?)?;
         self.by_source = changed;
         Ok(())
     }

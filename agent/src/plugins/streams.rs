@@ -4,7 +4,7 @@
 //! the relay for the checkpoints that a plugin has to be started with.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use super::position::{Position, Tracker};
 use crate::outbox::{
     Opened, PROCESS_HOLD_BYTES, RESUMABLE_HOLD_BYTES, StreamSpec, StreamWriter, WriteError, now_unix_us,
 };
+use crate::replace::replace_durably;
 use crate::sources::{SourceContext, SourceError};
 
 /// Streams that one source may have at a time.
@@ -317,22 +318,12 @@ fn read_names(file: &Path) -> Option<Names> {
         .ok()
 }
 
-/// The whole file or none of it.
 fn write_names(file: &Path, names: &Names) -> io::Result<()> {
-    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+    use std::os::unix::fs::DirBuilderExt;
     let directory = file.parent().unwrap_or(Path::new("."));
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(directory)?;
-    let temporary = file.with_extension("new");
-    let mut new = std::fs::OpenOptions::new()
-        .create(true)
-        .truncate(true)
-        .write(true)
-        .mode(0o600)
-        .open(&temporary)?;
-    new.write_all(&serde_json::to_vec(names).map_err(io::Error::other)?)?;
-    new.sync_all()?;
-    std::fs::rename(&temporary, file)
+    replace_durably(file, &serde_json::to_vec(names)?)
 }

@@ -38,6 +38,7 @@ pub use own::Runs;
 
 use crate::config::TOKEN_VARIABLE;
 use crate::outbox::now_unix_us;
+use crate::replace::replace;
 use crate::sources::process::CommandSpec;
 use crate::spool::Bound;
 
@@ -407,17 +408,9 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Writes beside and renames: it appears whole or not at all.
+/// It appears whole or not at all.
 fn write_whole(directory: &Path, name: &str, value: &impl Serialize) -> io::Result<()> {
-    let beside = directory.join(format!("{name}.new"));
-    let mut file = OpenOptions::new()
-        .create(true)
-        .truncate(true)
-        .write(true)
-        .mode(0o600)
-        .open(&beside)?;
-    file.write_all(&serde_json::to_vec_pretty(value)?)?;
-    std::fs::rename(beside, directory.join(name))
+    replace(&directory.join(name), &serde_json::to_vec_pretty(value)?)
 }
 
 fn read_whole<T: serde::de::DeserializeOwned>(directory: &Path, name: &str) -> io::Result<Option<T>> {

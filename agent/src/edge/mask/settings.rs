@@ -1,8 +1,8 @@
 //! What is configured to be masked, read once; and the values that builds ask to mask, kept over restarts.
 
 use std::collections::BTreeSet;
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use tracing::warn;
 
 use super::scan::Scanner;
 use super::secrets::{MAX_SECRET_BYTES, MIN_SECRET_BYTES, Refused, Secrets, values};
+use crate::replace::replace;
 
 const MAX_PATTERNS: usize = 64;
 const PATTERN_BYTES: usize = 1 << 20;
@@ -202,18 +203,10 @@ fn keep(file: &Path, values: &BTreeSet<Vec<u8>>) -> io::Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(directory)?;
-    let temporary = file.with_extension("new");
-    let mut new = std::fs::OpenOptions::new()
-        .create(true)
-        .truncate(true)
-        .write(true)
-        .mode(0o600)
-        .open(&temporary)?;
     let own = Own {
         values: values.clone(),
     };
-    new.write_all(&serde_json::to_vec(&own).map_err(io::Error::other)?)?;
-    std::fs::rename(&temporary, file)
+    replace(file, &serde_json::to_vec(&own)?)
 }
 
 /// Files of a path whose last part may be a glob.

@@ -288,22 +288,26 @@ impl<'a> Source<'a> {
         let Some(running) = self.running.get_mut(&run_id) else {
             return wrong(format!("run {run_id} of {name} is over"));
         };
+        let was_stopping = std::mem::replace(&mut running.is_stopping, true);
         let note = Note {
             text: format!("control: {principal} asked for {action}"),
-            stop_reason: (!running.is_stopping).then(|| format!("stopped: {principal} asked for {action}")),
+            stop_reason: (!was_stopping).then(|| format!("stopped: {principal} asked for {action}")),
         };
         let told = running.run.note(&note);
         if let Err(error) = told {
             warn!("source {name}: run {run_id}: the request of {principal} cannot be noted: {error}");
         }
-        running.is_stopping = true;
         match stop_supervisor(&running.run).await {
             // Without a supervisor it is over, or about to be told as lost.
             Ok(_) => Ok(run_id),
-            Err(error) => Err(Refused::new(
-                RefusalKind::Failed,
-                format!("run {run_id} cannot be stopped: {error}"),
-            )),
+            Err(error) => {
+                // It goes on, and its state says so.
+                running.is_stopping = was_stopping;
+                Err(Refused::new(
+                    RefusalKind::Failed,
+                    format!("run {run_id} cannot be stopped: {error}"),
+                ))
+            }
         }
     }
 
