@@ -160,7 +160,7 @@ async fn one_search_too_many_is_refused_and_the_writer_goes_on_beside_all_of_the
     let store = Arc::new(Gated::default());
     let options = CoreOptions {
         max_searches: 2,
-        search_threads: 1,
+        search_threads: 2,
         ..CoreOptions::default()
     };
     let (relay, mut agent) = relay_with_lines(&store, options).await;

@@ -425,7 +425,7 @@ mod tests {
     #[tokio::test]
     async fn a_rush_of_callers_is_taken_in_at_a_pace_and_nobody_is_left_out() {
         const CALLERS: u32 = 400;
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let listener = crate::server::listen::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         let address = listener.local_addr().unwrap();
         let limits = Limits::default();
         let doors = Doors::new(&limits, Arc::default());

@@ -3,13 +3,18 @@
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use super::StartError;
 
-/// Listens on the address; tokio sets SO_REUSEADDR, so that a restart need not wait for old connections.
-pub(super) async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|cause| {
+/// Connections that the system takes until the relay does, which goes at a pace; the system may allow fewer
+/// (`net.core.somaxconn`). The default of the libraries, 128, is over in a moment when a fleet comes back, and those who then
+/// find no room try again after a second and more.
+const BACKLOG: u32 = 4096;
+
+/// Listens on the address, with SO_REUSEADDR, so that a restart need not wait for old connections.
+pub(super) fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
+    listen(address).map_err(|cause| {
         let cure = match cause.kind() {
             ErrorKind::AddrInUse => {
                 "another program has the port: stop it, or choose another one with --listen ADDRESS:PORT"
@@ -22,4 +27,14 @@ pub(super) async fn bind(address: SocketAddr) -> Result<TcpListener, StartError>
         };
         StartError::Listen { address, cause, cure }
     })
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }

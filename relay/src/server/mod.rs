@@ -104,7 +104,7 @@ impl Relay {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         // Before the port is taken: a relay that cannot protect itself is not there at all.
         let tls = config.tls.clone().map(Tls::load).transpose()?.map(Arc::new);
-        let listener = listen::bind(config.listen).await?;
+        let listener = listen::bind(config.listen)?;
         let (data_dir, options) = (config.data_dir.clone(), config.store.clone());
         let store = tokio::task::spawn_blocking(move || EmbeddedStore::open(&data_dir, options));
         let store = store.await.map_err(|error| StoreError::Engine {
