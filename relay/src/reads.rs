@@ -1,7 +1,7 @@
 //! Reads of the store, where they may block.
 //!
 //! Live lines come first: what reads history runs on threads of its own, at a lower priority than those that deliver
-//! what is new, and on half of the processors at most, so that those find one free.
+//! what is new, and on half of the processors at most. Searches have their own threads (`search/pool.rs`), on as many.
 
 use std::cell::Cell;
 use std::sync::LazyLock;

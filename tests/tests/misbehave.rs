@@ -251,8 +251,11 @@ async fn attack(
     forget_peak(relay);
     let mut command = Command::new("chrt");
     command
-        .args(["--idle", "0", env!("CARGO_BIN_EXE_millstream-hostile"), name])
         .args([
+            "--idle",
+            "0",
+            env!("CARGO_BIN_EXE_millstream-hostile"),
+            name,
             "--relay",
             relay.authority(),
             "--connections",

@@ -25,6 +25,7 @@ pub(crate) struct OpenCall {
 pub(crate) struct CountedBody {
     inner: Body,
     call: OpenCall,
+    /// A message of it was sent.
     has_begun: bool,
 }
 

@@ -18,7 +18,7 @@ mod walk;
 
 pub(crate) use histogram::Histogram;
 pub(crate) use plan::{HistogramPlan, PlanError, SearchPlan};
-pub(crate) use pool::{Kind, SearchPool, Seat};
+pub(crate) use pool::{SearchPool, Seat, TurnKind};
 pub(crate) use run::{Cost, Search};
 pub use scan::{Scanner, TextScan};
 

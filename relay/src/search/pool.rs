@@ -3,7 +3,7 @@
 //! Each does a bounded turn of work at a time. Turns of searches wait in one line and those of filters in another, first
 //! come, first served, and the threads serve the two lines alternately: a long search delays a short one by a turn, not
 //! by its length, and a live subscription with a filter waits for one search and not for all. The threads are of low
-//! priority and fewer than the processors: whatever is searched, the writer and the readers find one free.
+//! priority and few: the writer and the readers come first.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -28,7 +28,7 @@ pub(crate) struct Seat(#[expect(dead_code, reason = "it is held, not read")] Own
 
 /// In which line a turn waits.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Kind {
+pub(crate) enum TurnKind {
     Search,
     /// Compiling or asking a filter that may be slow.
     Filter,
@@ -46,6 +46,7 @@ pub(crate) struct SearchPool {
 #[derive(Default)]
 struct Waiting {
     lines: Mutex<Lines>,
+    /// A turn came, or the relay stops.
     news: Condvar,
 }
 
@@ -54,7 +55,7 @@ struct Lines {
     /// One turn a call at most, because a call waits for its turn; the limits bound how many calls there are.
     searches: VecDeque<Turn>,
     filters: VecDeque<Turn>,
-    /// Which line was served last.
+    /// The turn before was a filter's.
     served_filter: bool,
     service: Service,
 }
@@ -109,7 +110,7 @@ impl SearchPool {
     /// Runs a turn on one of the threads. Whoever stops waiting must tell the turn by other means to end early.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
-        kind: Kind,
+        kind: TurnKind,
         turn: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, SearchError> {
         let (done, result) = oneshot::channel();
@@ -128,8 +129,8 @@ impl SearchPool {
                 let _ = done.send(turn());
             });
             match kind {
-                Kind::Search => lines.searches.push_back(turn),
-                Kind::Filter => lines.filters.push_back(turn),
+                TurnKind::Search => lines.searches.push_back(turn),
+                TurnKind::Filter => lines.filters.push_back(turn),
             }
         }
         self.waiting.news.notify_one();
@@ -227,7 +228,7 @@ mod tests {
         pool.stop();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
         assert!(matches!(
-            pool.run(Kind::Search, || ()).await,
+            pool.run(TurnKind::Search, || ()).await,
             Err(SearchError::Stopping)
         ));
     }
@@ -237,13 +238,13 @@ mod tests {
         let pool = SearchPool::new(1);
         let here = std::thread::current().id();
         let there = pool
-            .run(Kind::Search, || std::thread::current().id())
+            .run(TurnKind::Search, || std::thread::current().id())
             .await
             .unwrap();
         assert_eq!(there, here);
         pool.stop();
         assert!(matches!(
-            pool.run(Kind::Search, || ()).await,
+            pool.run(TurnKind::Search, || ()).await,
             Err(SearchError::Stopping)
         ));
     }
@@ -252,10 +253,10 @@ mod tests {
     async fn a_turn_that_panics_ends_its_own_search_only() {
         let (pool, threads) = start(1, 2);
         let broken = pool
-            .run(Kind::Search, || panic!("this panic is part of the test"))
+            .run(TurnKind::Search, || panic!("this panic is part of the test"))
             .await;
         assert!(broken.is_err());
-        assert_eq!(pool.run(Kind::Search, || 7).await.unwrap(), 7);
+        assert_eq!(pool.run(TurnKind::Search, || 7).await.unwrap(), 7);
         pool.stop();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
     }

@@ -329,10 +329,13 @@ impl OnLine {
         self.goes_on();
     }
 
-    /// A second message of the answer is sent: whoever calls is no flood. An agent whose build was short ends its calls when
+    /// A further message of the answer is sent: whoever calls is no flood. An agent whose build was short ends its calls when
     /// all is acknowledged, without a wait for their end.
     pub(crate) fn goes_on(&mut self) {
-        self.line.is_conversation.store(true, Ordering::Relaxed);
+        // It is asked for every message: what stays as it is is only read.
+        if !self.line.is_conversation.load(Ordering::Relaxed) {
+            self.line.is_conversation.store(true, Ordering::Relaxed);
+        }
     }
 }
 

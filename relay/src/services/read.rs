@@ -13,7 +13,7 @@ use crate::auth::Access;
 use crate::core::CoreParts;
 use crate::filter::LineFilter;
 use crate::reads::in_store;
-use crate::search::Kind;
+use crate::search::TurnKind;
 
 /// A page that has so much is done. One block may have 1 MiB of text and, in the worst case, as much again
 /// or more in columns.
@@ -45,7 +45,7 @@ pub(super) async fn read(
         Some(filter) => {
             // Compiling an expression of a stranger's takes some milliseconds, which no other call should wait for.
             let compile = move || LineFilter::compile(&filter);
-            let compiled = parts.search_pool.run(Kind::Filter, compile).await;
+            let compiled = parts.search_pool.run(TurnKind::Filter, compile).await;
             compiled
                 .map_err(|error| error.to_status())?
                 .map_err(|error| error.to_status())?
@@ -130,7 +130,7 @@ pub(super) async fn read(
         Ok((page.blocks, page.position.max(wanted_from.min(end)), gap))
     };
     let page = if is_slow {
-        let filtered = parts.search_pool.run(Kind::Filter, read_page).await;
+        let filtered = parts.search_pool.run(TurnKind::Filter, read_page).await;
         filtered.map_err(|error| error.to_status())?
     } else {
         in_store(read_page).await

@@ -13,7 +13,7 @@ use crate::auth::Access;
 use crate::core::CoreParts;
 use crate::metrics::Metrics;
 use crate::search::{
-    Cost, Histogram, HistogramPlan, Kind, PlanError, Search, SearchError, SearchPlan, SearchPool,
+    Cost, Histogram, HistogramPlan, PlanError, Search, SearchError, SearchPlan, SearchPool, TurnKind,
 };
 
 /// Tells the turn that runs to end, when the call is over for whatever reason.
@@ -43,7 +43,7 @@ impl Call {
         tokio::select! {
             biased;
             () = self.stop.cancelled() => Err(SearchError::Stopping),
-            result = self.pool.run(Kind::Search, turn) => result,
+            result = self.pool.run(TurnKind::Search, turn) => result,
         }
     }
 }
@@ -61,7 +61,7 @@ async fn planned<T: Send + 'static>(
     parts: &CoreParts,
     plan: impl FnOnce() -> Result<T, PlanError> + Send + 'static,
 ) -> Result<T, Status> {
-    let planned = parts.search_pool.run(Kind::Filter, plan).await;
+    let planned = parts.search_pool.run(TurnKind::Filter, plan).await;
     planned
         .map_err(|error| error.to_status())?
         .map_err(|error| error.to_status())

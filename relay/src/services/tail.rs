@@ -25,7 +25,7 @@ use super::log::LogApi;
 use super::status::ToStatus;
 use crate::auth::Access;
 use crate::core::CoreParts;
-use crate::search::Kind;
+use crate::search::TurnKind;
 use crate::subscription::{Plan, Subscription};
 
 const TAIL_PATH: &str = "/millstream.v1.LogService/Tail";
@@ -90,7 +90,7 @@ async fn tail(parts: &CoreParts, request: http::Request<Body>) -> Result<http::R
         let (store_id, access) = (store_id.to_owned(), Arc::clone(&access));
         let planned = parts
             .search_pool
-            .run(Kind::Filter, move || Plan::new(request, &store_id, &access));
+            .run(TurnKind::Filter, move || Plan::new(request, &store_id, &access));
         planned.await.map_err(|error| error.to_status())?
     } else {
         Plan::new(request, store_id, &access)

@@ -10,7 +10,7 @@ use millstream_store::StoreError;
 
 use super::{ReadError, Sources, Subscription};
 use crate::reads::in_store;
-use crate::search::Kind;
+use crate::search::TurnKind;
 use crate::streams::{RingRead, decode_block_frame};
 use crate::subscription::cut::{Cut, Found, Made};
 
@@ -109,7 +109,7 @@ impl Subscription {
     /// With a filter that may be slow.
     async fn cut_slowly(&self, cut: Arc<Cut>, blocks: Vec<Found>) -> Result<Made, ReadError> {
         let damaged = damaged(cut.stream_id);
-        let made = self.sources.search_pool.run(Kind::Filter, move || {
+        let made = self.sources.search_pool.run(TurnKind::Filter, move || {
             cut.make(blocks, Some(Instant::now() + SLOW_FILTER_TIME))
         });
         made.await.map_err(|_| ReadError::Stopping)?.map_err(damaged)

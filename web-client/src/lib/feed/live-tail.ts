@@ -1,6 +1,7 @@
 /** The newest lines that arrived, whatever the window shows: the way back to the end without a wait. */
 import { type Entry } from "./window";
 
+/** More than a view opens with. */
 const MAX_ENTRIES = 1_500;
 const MAX_BYTES = 8 * 1_048_576;
 

@@ -76,7 +76,7 @@ export class RowWindow {
     this.#pens.clear();
   }
 
-  /** Adds entries at the end; the oldest rows make room. Returns the rows that had to go, all but the newest `most`. */
+  /** Adds entries at the end and keeps the newest `most` rows at most; returns the rows that had to go. */
   append(entries: readonly Entry[], most = this.#maxRows): Row[] {
     const touched = new Set<Picture>();
     for (const entry of entries) {
