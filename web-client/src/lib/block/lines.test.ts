@@ -5,7 +5,8 @@ import { Channel, Codec } from "../../gen/millstream/v1/block_pb";
 import { Severity } from "../../gen/millstream/v1/log_pb";
 import { blockOf, testLines, textOf, varint, type TestLine } from "../testing/blocks";
 import { BlockError } from "./column";
-import { linesOf } from "./lines";
+import { linesOf, readBlock } from "./lines";
+import { pack, packedBytes, unpackLines } from "./packed";
 
 describe("linesOf", () => {
   test("gives every line as it was put in", () => {
@@ -51,7 +52,6 @@ describe("linesOf", () => {
   test("skips what is not wanted", () => {
     const block = blockOf(10, ["a", "b", "c", "d"]);
     expect(linesOf(1, block, { fromSequence: 12 }).map(textOf)).toEqual(["c", "d"]);
-    expect(linesOf(1, block, { lastLines: 1 }).map(textOf)).toEqual(["d"]);
   });
 
   test.runIf(hasZstd())("unpacks what the zstd of others packed", () => {
@@ -91,6 +91,39 @@ describe("linesOf", () => {
         } catch (error) {
           expect(error).toBeInstanceOf(BlockError);
         }
+      }),
+    );
+  });
+});
+
+describe("pack", () => {
+  test("brings lines of several blocks over as they were, also where the first ones are not wanted", () => {
+    const line = fc.record({
+      text: fc.uint8Array({ maxLength: 20 }).map((bytes) => bytes.map((byte) => (byte === 10 ? 32 : byte))),
+      timeUs: fc.integer({ min: 1_700_000_000_000_000, max: 1_900_000_000_000_000 }),
+      channel: fc.constantFrom(Channel.STDOUT, Channel.STDERR, Channel.NOTICE),
+      partial: fc.boolean(),
+      severity: fc.constantFrom(Severity.UNSPECIFIED, Severity.NONE, Severity.WARNING, Severity.ERROR),
+    });
+    const blocks = fc.array(fc.tuple(fc.array(line, { minLength: 1, maxLength: 9 }), fc.nat(8)), { minLength: 1, maxLength: 5 });
+    fc.assert(
+      fc.property(blocks, fc.nat(2 ** 40), (all, first) => {
+        let next = first;
+        const parts = all.map(([lines, unwanted]) => {
+          const fromSequence = next + Math.min(unwanted, lines.length - 1);
+          const part = readBlock(7, blockOf(next, lines as TestLine[]), { fromSequence });
+          next += lines.length;
+          part.markInteresting(part.count - 1);
+          return part;
+        });
+        const packed = pack(parts);
+        expect(packed.buffer.byteLength).toBe(parts.reduce((sum, part) => sum + packedBytes(part), 0));
+        const arrived = unpackLines(packed);
+        const seen = (each: ReturnType<typeof linesOf>): unknown[] =>
+          each.map((one) => [one.streamId, one.sequence, one.timeUs, one.channel, one.partial, one.severity, textOf(one)]);
+        expect(seen(arrived.slice())).toEqual(seen(parts.flatMap((part) => part.slice())));
+        expect([...arrived.interesting()].map(({ sequence }) => sequence)).toEqual(parts.map((part) => part.nextSequence - 1));
+        expect(arrived.nextSequence).toBe(next);
       }),
     );
   });

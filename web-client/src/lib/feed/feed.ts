@@ -3,9 +3,9 @@
  * the store and by arrival where they come live. A feed owns one subscription; the view asks it for
  * more at either end, jumps, and returns to the end.
  */
-import type { Gap, StreamBlock, StreamEnded } from "../../gen/millstream/v1/log_pb";
+import type { Gap, StreamEnded } from "../../gen/millstream/v1/log_pb";
 import type { Position, Stream } from "../../gen/millstream/v1/stream_pb";
-import { linesOf, nextSequenceOf, type Line } from "../block/lines";
+import type { Lines } from "../block/lines";
 import type { LogClient } from "../rpc/client";
 import { describeFailure } from "../rpc/failure";
 import type { Phase, TailHandle, TailSource } from "../rpc/tail";
@@ -128,7 +128,7 @@ export class LogFeed {
     this.#handle = this.#tails.follow([...this.tracks.keys()], FIRST_LINES, {
       phase: (phase) => this.#onPhase(phase),
       stream: (stream) => this.#onStream(stream),
-      block: (block, from) => this.#onBlock(block, from),
+      lines: (lines) => this.#onLines(lines),
       gap: (gap) => this.#onGap(gap),
       ended: (ended) => this.#onEnded(ended),
       heads: (heads) => this.#onHeads(heads),
@@ -443,11 +443,11 @@ export class LogFeed {
     this.#changed();
   }
 
-  #onBlock({ streamId, block }: StreamBlock, fromSequence: number): void {
-    const track = this.tracks.get(Number(streamId));
-    if (track === undefined || block === undefined) return;
-    this.#arrive(track, linesOf(track.streamId, block, { fromSequence, lastLines: MAX_ROWS }), nextSequenceOf(block));
-    if (block.lineCount > MAX_ROWS) this.#structures.search([track.streamId]);
+  #onLines(lines: Lines): void {
+    const track = this.tracks.get(lines.streamId);
+    if (track === undefined) return;
+    this.#structures.arrived(lines);
+    this.#arrive(track, lines.slice(Math.max(0, lines.count - MAX_ROWS)), lines.nextSequence);
   }
 
   #onGap(gap: Gap): void {
@@ -485,12 +485,12 @@ export class LogFeed {
     const before = track.received;
     track.receive(next);
     this.#liveTail.push(entries);
-    this.#structures.arrived(track.streamId, entries.filter((entry): entry is Line => "source" in entry));
     if (!this.#caughtUp) return;
     this.#follow.arrived(Math.max(0, next - before));
     // A reader who has scrolled up keeps what they read: new lines come in only while there is room.
     if (this.#shown === null && (this.#follow.following || this.#window.hasRoomFor(entries.length))) {
-      const fresh = entries.filter((entry) => entry.sequence >= track.shownTo);
+      const isFresh = (entry: Entry): boolean => entry.sequence >= track.shownTo;
+      const fresh = entries[0] !== undefined && isFresh(entries[0]) ? entries : entries.filter(isFresh);
       const [first] = fresh;
       if (first !== undefined && first.sequence === track.shownTo) {
         this.#forgetOlder(this.#window.append(fresh, this.#follow.following ? FOLLOWED_ROWS : MAX_ROWS));

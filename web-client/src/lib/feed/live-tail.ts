@@ -5,38 +5,44 @@ import { type Entry } from "./window";
 const MAX_ENTRIES = 1_500;
 const MAX_BYTES = 8 * 1_048_576;
 
+interface Part {
+  readonly entries: readonly Entry[];
+  readonly bytes: number;
+}
+
 export class LiveTail {
-  #entries: Entry[] = [];
+  /** As they arrived, and dropped so: a line by itself costs nothing. */
+  readonly #parts: Part[] = [];
+  #count = 0;
   #bytes = 0;
 
   push(entries: readonly Entry[]): void {
-    for (const entry of entries) {
-      this.#entries.push(entry);
-      this.#bytes += bytesOf(entry);
+    const bytes = entries.reduce((sum, entry) => sum + bytesOf(entry), 0);
+    this.#parts.push({ entries, bytes });
+    this.#count += entries.length;
+    this.#bytes += bytes;
+    while (this.#parts.length > 1) {
+      const [oldest] = this.#parts;
+      if (oldest === undefined || !this.#isEnoughWithout(oldest)) break;
+      this.#parts.shift();
+      this.#count -= oldest.entries.length;
+      this.#bytes -= oldest.bytes;
     }
-    // Trimmed by halves, so that the cost for a line stays constant.
-    if (this.#entries.length > 2 * MAX_ENTRIES || this.#bytes > 2 * MAX_BYTES) this.#trim();
   }
 
   clear(): void {
-    this.#entries = [];
+    this.#parts.length = 0;
+    this.#count = 0;
     this.#bytes = 0;
   }
 
   /** Entries of one stream, oldest first; they reach to the newest that arrived. */
   of(streamId: number): Entry[] {
-    return this.#entries.filter((entry) => entry.streamId === streamId);
+    return this.#parts.flatMap(({ entries }) => entries.filter((entry) => entry.streamId === streamId));
   }
 
-  #trim(): void {
-    let from = Math.max(0, this.#entries.length - MAX_ENTRIES);
-    let bytes = this.#entries.slice(from).reduce((sum, entry) => sum + bytesOf(entry), 0);
-    for (; bytes > MAX_BYTES && from < this.#entries.length - 1; from += 1) {
-      const entry = this.#entries[from];
-      if (entry !== undefined) bytes -= bytesOf(entry);
-    }
-    this.#entries = this.#entries.slice(from);
-    this.#bytes = bytes;
+  #isEnoughWithout({ entries }: Part): boolean {
+    return this.#count - entries.length >= MAX_ENTRIES || this.#bytes > MAX_BYTES;
   }
 }
 

@@ -80,7 +80,7 @@ export class Picture {
       // One line makes one row at most: only its newline leads below the last one.
       this.#frames.push({ row: rowOf(line), lines: [line], isSealed: false });
     } else if (last !== undefined) {
-      last.row = { ...last.row, nextSequence: line.sequence + 1 };
+      last.row = last.row.with({ nextSequence: line.sequence + 1 });
       if (last.lines.length < MAX_KEPT_LINES) last.lines.push(line);
       else last.isSealed = true;
     }
@@ -99,7 +99,7 @@ export class Picture {
         isSealed,
         isClipped: at === 0 && this.#isClipped,
       };
-      rows.set(row.key, { ...row, lines: [...lines], drawn });
+      rows.set(row.key, row.with({ lines: [...lines], drawn }));
     }
     return rows;
   }

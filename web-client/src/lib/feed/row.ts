@@ -16,22 +16,85 @@ export interface GapMark {
   readonly message: string;
 }
 
-export interface LineRow {
-  readonly kind: "line" | "notice";
-  readonly key: string;
-  readonly streamId: number;
-  /** Sequence of the first line: the row's identity, also in permalinks. */
-  readonly sequence: number;
+/** What makes of a row more than the one line that it mostly is. */
+interface Extent {
   readonly nextSequence: number;
-  readonly timeUs: number;
-  readonly channel: Channel;
   readonly lines: readonly Line[];
-  /** The style that the lines before left. */
-  readonly style: Style;
   /** What redraws made of the row, which its own lines do not say; null: it is what its lines say. */
   readonly drawn: Drawing | null;
   /** Lines hidden below this row, in a closed group. */
   readonly hidden: { readonly from: number; readonly to: number } | null;
+}
+
+/** It says what its first line says: rows are made of every line that arrives, and few are looked at. */
+export class LineRow {
+  readonly #line: Line;
+  /** The style that the lines before left. */
+  readonly style: Style;
+  readonly #extent: Extent | null;
+
+  constructor(line: Line, style: Style, extent: Extent | null = null) {
+    this.#line = line;
+    this.style = style;
+    this.#extent = extent;
+  }
+
+  get kind(): "line" | "notice" {
+    return this.#line.channel === Channel.NOTICE ? "notice" : "line";
+  }
+
+  get key(): string {
+    return `${this.streamId}:${this.sequence}`;
+  }
+
+  get streamId(): number {
+    return this.#line.streamId;
+  }
+
+  /** Sequence of the first line: the row's identity, also in permalinks. */
+  get sequence(): number {
+    return this.#line.sequence;
+  }
+
+  get nextSequence(): number {
+    return this.#extent?.nextSequence ?? this.sequence + 1;
+  }
+
+  get timeUs(): number {
+    return this.#line.timeUs;
+  }
+
+  get channel(): Channel {
+    return this.#line.channel;
+  }
+
+  get lines(): readonly Line[] {
+    return this.#extent?.lines ?? [this.#line];
+  }
+
+  get lastLine(): Line {
+    return this.#extent?.lines.at(-1) ?? this.#line;
+  }
+
+  get drawn(): Drawing | null {
+    return this.#extent?.drawn ?? null;
+  }
+
+  get hidden(): Extent["hidden"] {
+    return this.#extent?.hidden ?? null;
+  }
+
+  /** Bytes of its text. */
+  get bytes(): number {
+    if (this.#extent === null) return this.#line.end - this.#line.start;
+    return this.#extent.lines.reduce((sum, line) => sum + line.end - line.start, 0);
+  }
+
+  /** The same row, but for what changes. */
+  with(change: Partial<Extent>): LineRow {
+    const { nextSequence, lines, drawn, hidden } = this;
+    return new LineRow(this.#line, this.style, { nextSequence, lines, drawn, hidden, ...change });
+  }
 }
 
 /** One row of several that were drawn as one picture. */
@@ -63,19 +126,7 @@ const MAX_JOINED_LINES = 64;
 const MAX_PAINTED_BYTES = 131_072;
 
 export function rowOf(line: Line, style: Style = PLAIN): LineRow {
-  return {
-    kind: line.channel === Channel.NOTICE ? "notice" : "line",
-    key: `${line.streamId}:${line.sequence}`,
-    streamId: line.streamId,
-    sequence: line.sequence,
-    nextSequence: line.sequence + 1,
-    timeUs: line.timeUs,
-    channel: line.channel,
-    lines: [line],
-    style,
-    drawn: null,
-    hidden: null,
-  };
+  return new LineRow(line, style);
 }
 
 export function gapRowOf(gap: GapMark): GapRow {
@@ -83,8 +134,8 @@ export function gapRowOf(gap: GapMark): GapRow {
 }
 
 /** Whether a row's last line did not end. */
-export function isOpen({ drawn, lines }: LineRow): boolean {
-  return drawn === null ? lines.at(-1)?.partial === true : drawn.openColumn !== null;
+export function isOpen({ drawn, lastLine }: LineRow): boolean {
+  return drawn === null ? lastLine.partial : drawn.openColumn !== null;
 }
 
 /** Whether a row's text goes on with a line, or with the lines of another row. */
@@ -105,7 +156,7 @@ export function canJoin(row: LineRow): boolean {
 }
 
 export function join(row: LineRow, line: Line): LineRow {
-  return { ...row, nextSequence: line.sequence + 1, lines: [...row.lines, line] };
+  return row.with({ nextSequence: line.sequence + 1, lines: [...row.lines, line] });
 }
 
 const decoder = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
@@ -116,7 +167,7 @@ export function rowText(row: LineRow): string {
   if (row.lines.length === 1 && only && only.end - only.start <= MAX_PAINTED_BYTES) {
     return decoder.decode(only.source.subarray(only.start, only.end));
   }
-  const bytes = new Uint8Array(Math.min(rowBytes(row), MAX_PAINTED_BYTES));
+  const bytes = new Uint8Array(Math.min(row.bytes, MAX_PAINTED_BYTES));
   let at = 0;
   for (const line of row.lines) {
     const take = Math.min(line.end - line.start, bytes.length - at);
@@ -126,19 +177,14 @@ export function rowText(row: LineRow): string {
   return decoder.decode(bytes);
 }
 
-/** Bytes of a row's text. */
-export function rowBytes(row: LineRow): number {
-  return row.lines.reduce((sum, line) => sum + line.end - line.start, 0);
-}
-
 /** Bytes of the text that is painted of a row, about: escape sequences count. */
 export function shownBytes(row: LineRow): number {
-  return row.drawn === null ? Math.min(rowBytes(row), MAX_COLUMNS) : row.drawn.line.text.length;
+  return row.drawn === null ? Math.min(row.bytes, MAX_COLUMNS) : row.drawn.line.text.length;
 }
 
 /** Bytes that `rowText` leaves out. */
 export function cutBytes(row: LineRow): number {
-  return row.drawn === null ? Math.max(0, rowBytes(row) - MAX_PAINTED_BYTES) : 0;
+  return row.drawn === null ? Math.max(0, row.bytes - MAX_PAINTED_BYTES) : 0;
 }
 
 /** Rows never change once made (a continued row is a new one), so what was parsed stays true. */

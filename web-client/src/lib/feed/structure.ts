@@ -3,9 +3,8 @@
  * markers, however little of the stream is loaded, and kept up by the lines that arrive.
  */
 import { Severity } from "../../gen/millstream/v1/log_pb";
-import type { Line } from "../block/lines";
+import type { Line, Lines } from "../block/lines";
 import { Folds } from "../markers/folds";
-import { interestingLines } from "../markers/likely";
 import { Outline, type Group } from "../markers/outline";
 import { CANDIDATES, MarkerParser } from "../markers/parser";
 import { ERROR_LINES } from "../markers/severity";
@@ -19,8 +18,6 @@ const MAX_ERRORS = 50_000;
 /** Marked lines that wait for the end of the search. */
 const MAX_WAITING = 50_000;
 
-/** Blocks are looked through in one go, byte by byte, which this encoding keeps as they are. */
-const bytesAsText = new TextDecoder("windows-1252");
 const decoder = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
 const markers = new RegExp(CANDIDATES, "m");
 
@@ -59,30 +56,9 @@ export class Structure {
     for (const line of this.#waiting.splice(0)) this.#take(line);
   }
 
-  /** Lines that have arrived; in order, but lines may be missing between those of two calls. */
-  arrived(lines: readonly Line[]): void {
-    const [first] = lines;
-    const last = lines.at(-1);
-    if (first === undefined || last === undefined || first.source !== last.source) return;
-    const base = first.start;
-    const text = bytesAsText.decode(first.source.subarray(base, last.end));
-    const spans = lines.map((line) => ({ start: line.start - base, end: line.end - base }));
-    let untold = 0;
-    /** Lines before it that are errors because their agent says so, whatever their text. */
-    const told = (before: number): void => {
-      for (; untold < before; untold += 1) {
-        const line = lines[untold];
-        if (line?.severity === Severity.ERROR) this.#arrive(line);
-      }
-    };
-    for (const at of interestingLines(text, spans)) {
-      const line = lines[at];
-      if (line === undefined) break;
-      told(at);
-      untold = at + 1;
-      this.#arrive(line);
-    }
-    told(lines.length);
+  /** Lines that have arrived and were looked through; in order, but lines may be missing between those of two calls. */
+  arrived(lines: Lines): void {
+    for (const line of lines.interesting()) this.#arrive(line);
   }
 
   #arrive(line: Line): void {

@@ -1,6 +1,6 @@
 /** The structure of every stream of a feed: searched one after the other, again when lines were skipped. */
 import { Code, ConnectError } from "@connectrpc/connect";
-import type { Line } from "../block/lines";
+import type { Lines } from "../block/lines";
 import { pause } from "../rpc/backoff";
 import type { LogClient } from "../rpc/client";
 import { Structure } from "./structure";
@@ -38,8 +38,8 @@ export class Structures {
     this.#all = new Map(streamIds.map((id) => [id, new Structure()]));
   }
 
-  arrived(streamId: number, lines: readonly Line[]): void {
-    this.of(streamId).arrived(lines);
+  arrived(lines: Lines): void {
+    this.of(lines.streamId).arrived(lines);
   }
 
   /** Has these streams looked through. */

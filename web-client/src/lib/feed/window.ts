@@ -9,7 +9,7 @@ import { PLAIN, sameStyle, type Style } from "../ansi/style";
 import type { Line } from "../block/lines";
 import { EscapeFinder, rowsUp } from "./escapes";
 import { Picture } from "./picture";
-import { canJoin, gapRowOf, goesOn, isOpen, join, rowBytes, rowOf, rowText, type GapMark, type LineRow, type Row } from "./row";
+import { canJoin, gapRowOf, goesOn, isOpen, join, rowOf, rowText, type GapMark, type LineRow, type Row } from "./row";
 
 /** Rows that are held at most. 20,000 rows of 20 px stay far below every browser's element height. */
 export const MAX_ROWS = 20_000;
@@ -211,7 +211,7 @@ export class RowWindow {
     const at = this.#rows.findLastIndex((row) => row.streamId === entry.streamId);
     const header = this.#rows[at];
     const { sequence: from, nextSequence: to } = entry;
-    if (header !== undefined && header.kind !== "gap") this.#rows[at] = { ...header, nextSequence: to, hidden: { from, to } };
+    if (header !== undefined && header.kind !== "gap") this.#rows[at] = header.with({ nextSequence: to, hidden: { from, to } });
     else this.#rows.push(gapRowOf({ streamId: entry.streamId, sequence: from, nextSequence: to, message: "the header of their closed group is not stored any more" }));
   }
 
@@ -261,7 +261,7 @@ export class RowWindow {
     if (picture === undefined) return evicted;
     const at = this.#rows.findIndex((row, index) => index < 4 * MAX_HEIGHT && row.kind === "line" && row.drawn?.picture === picture);
     const row = this.#rows[at];
-    if (row?.kind === "line" && row.drawn !== null) this.#rows[at] = { ...row, drawn: { ...row.drawn, isClipped: true } };
+    if (row?.kind === "line" && row.drawn !== null) this.#rows[at] = row.with({ drawn: { ...row.drawn, isClipped: true } });
     return evicted;
   }
 
@@ -284,5 +284,5 @@ export class RowWindow {
 }
 
 function bytesOf(row: Row | undefined): number {
-  return row === undefined || row.kind === "gap" ? 0 : rowBytes(row);
+  return row === undefined || row.kind === "gap" ? 0 : row.bytes;
 }

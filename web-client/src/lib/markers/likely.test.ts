@@ -20,7 +20,7 @@ function spansOf(lines: readonly string[]): { text: string; spans: { start: numb
 function expectSame(lines: readonly string[]): void {
   const { text, spans } = spansOf(lines);
   const slow = spans.flatMap(({ start, end }, at) => (interesting.test(text.slice(start, end + 1)) ? [at] : []));
-  expect([...interestingLines(text, spans)]).toEqual(slow);
+  expect([...interestingLines(text, spans.map(({ end }) => end))]).toEqual(slow);
 }
 
 const testdata = new URL("../../../testdata/", import.meta.url);

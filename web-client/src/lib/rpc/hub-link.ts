@@ -1,4 +1,5 @@
 /** A tab's end of the port to the hub: subscriptions and lists as if the calls were made here. */
+import { unpackLines } from "../block/packed";
 import type { CatalogHandle, CatalogSource, CatalogUpdate } from "./catalog-source";
 import { weightOf, type FromHub, type PortLike, type TailEvent, type ToHub } from "./port";
 import type { TailHandle, TailListener, TailSource } from "./tail";
@@ -81,8 +82,8 @@ function tell(listener: TailListener, event: TailEvent): void {
     case "stream":
       listener.stream(event.stream);
       break;
-    case "block":
-      listener.block(event.block, event.from);
+    case "lines":
+      listener.lines(unpackLines(event.lines));
       break;
     case "gap":
       listener.gap(event.gap);

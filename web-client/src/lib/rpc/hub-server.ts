@@ -6,12 +6,12 @@
 import { PendingUpdate, type CatalogHandle, type CatalogUpdate } from "./catalog-source";
 import type { LogClient } from "./client";
 import type { FromHub, PortEvent, PortLike, TailEvent, ToHub } from "./port";
-import { weightOf } from "./port";
 import { StreamingHealth, type HealthOptions } from "./streaming-health";
 import type { TailHandle, TailListener } from "./tail";
 import { TailHub } from "./tail-hub";
 import { WatchHub } from "./watch-hub";
-import { nextSequenceOf } from "../block/lines";
+import { MAX_BLOCK_TEXT_BYTES, type Lines } from "../block/lines";
+import { pack, packedBytes } from "../block/packed";
 
 /** Lines on their way to one tab, bytes; when full, lines are skipped for it. */
 const MAX_UNTAKEN_BYTES = 8 * 1_048_576;
@@ -50,6 +50,13 @@ export class HubServer {
   }
 }
 
+/** Lines of one subscription that go in one event of the next message. */
+interface Bundle {
+  readonly id: number;
+  readonly parts: Lines[];
+  bytes: number;
+}
+
 class HubPort {
   readonly #port: PortLike;
   readonly #tails: TailHub;
@@ -60,7 +67,7 @@ class HubPort {
   #catalog: CatalogHandle | null = null;
   #last: CatalogUpdate | null = null;
   /** What goes with the next message; its bytes count as on their way. */
-  #events: PortEvent[] = [];
+  #events: (PortEvent | Bundle)[] = [];
   #sentMs = -Infinity;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #untakenBytes = 0;
@@ -124,7 +131,7 @@ class HubPort {
     return {
       phase: (phase) => send({ kind: "phase", phase }),
       stream: (stream) => send({ kind: "stream", stream }),
-      block: (block, from) => send({ kind: "block", block, from }),
+      lines: (lines) => this.#sendLines(id, lines),
       gap: (gap) => send({ kind: "gap", gap }),
       ended: (ended) => send({ kind: "ended", ended }),
       heads: (heads) => send({ kind: "heads", heads }),
@@ -134,24 +141,34 @@ class HubPort {
   }
 
   #send(id: number, event: TailEvent): void {
-    const weight = weightOf(event);
-    if (event.kind === "block") {
-      const skipped = this.#skipped.get(id) ?? new Map<number, number>();
-      const streamId = Number(event.block.streamId);
-      // Once lines of a stream were skipped, later ones wait until the tab knows of it.
-      if (skipped.has(streamId) || this.#untakenBytes + weight > MAX_UNTAKEN_BYTES) {
-        if (event.block.block) skipped.set(streamId, nextSequenceOf(event.block.block));
-        this.#skipped.set(id, skipped);
-        return;
-      }
-    }
     if (event.kind === "reset") this.#skipped.delete(id);
-    this.#untakenBytes += weight;
     this.#put({ id, event });
   }
 
+  #sendLines(id: number, lines: Lines): void {
+    const { streamId } = lines;
+    const bytes = packedBytes(lines);
+    const skipped = this.#skipped.get(id) ?? new Map<number, number>();
+    // Once lines of a stream were skipped, later ones wait until the tab knows of it.
+    if (skipped.has(streamId) || this.#untakenBytes + bytes > MAX_UNTAKEN_BYTES) {
+      skipped.set(streamId, lines.nextSequence);
+      this.#skipped.set(id, skipped);
+      return;
+    }
+    this.#untakenBytes += bytes;
+    // A row that is kept keeps all that came in its bundle: no more than what a block may be.
+    const last = this.#events.at(-1);
+    const goesOn = last !== undefined && "parts" in last && last.id === id && last.parts[0]?.streamId === streamId;
+    if (goesOn && last.bytes + bytes <= MAX_BLOCK_TEXT_BYTES) {
+      last.parts.push(lines);
+      last.bytes += bytes;
+    } else {
+      this.#put({ id, parts: [lines], bytes });
+    }
+  }
+
   /** Sends at once after a pause, and otherwise with what comes until the next message is due. */
-  #put(event: PortEvent): void {
+  #put(event: PortEvent | Bundle): void {
     this.#events.push(event);
     if (this.#timer !== undefined) return;
     const waitMs = this.#sentMs + SPACING_MS - performance.now();
@@ -162,9 +179,15 @@ class HubPort {
   #flush(): void {
     this.#timer = undefined;
     this.#sentMs = performance.now();
-    const events = this.#events;
+    const buffers: ArrayBuffer[] = [];
+    const events = this.#events.map((each): PortEvent => {
+      if (!("parts" in each)) return each;
+      const lines = pack(each.parts);
+      buffers.push(lines.buffer);
+      return { id: each.id, event: { kind: "lines", lines } };
+    });
     this.#events = [];
-    this.#post({ kind: "tail", events });
+    this.#post({ kind: "tail", events }, buffers);
   }
 
   #tellSkipped(): void {
@@ -187,7 +210,7 @@ class HubPort {
     this.#post({ kind: "catalog", update: this.#pending.take(this.#last.state, this.#last.isPolled) });
   }
 
-  #post(message: FromHub): void {
-    this.#port.postMessage(message);
+  #post(message: FromHub, transfer: ArrayBuffer[] = []): void {
+    this.#port.postMessage(message, { transfer });
   }
 }

@@ -3,7 +3,7 @@ import { Code } from "@connectrpc/connect";
 import fc from "fast-check";
 import { afterEach, describe, expect, test, vi } from "vitest";
 import { EndReason, StreamEndSchema } from "../../gen/millstream/v1/stream_pb";
-import { linesOf } from "../block/lines";
+import { unpackLines } from "../block/packed";
 import { textOf, type TestLine } from "../testing/blocks";
 import { FakeLogService } from "../testing/fake-log-service";
 import { HubLink } from "./hub-link";
@@ -33,11 +33,9 @@ class Reader {
       heads: () => undefined,
       ended: ({ streamId }) => this.ends.push(Number(streamId)),
       skipped: (streamId, next) => this.skips.push({ streamId, next }),
-      block: ({ streamId, block }, fromSequence) => {
-        if (block === undefined) return;
-        const id = Number(streamId);
-        const lines = linesOf(id, block, { fromSequence }).map((line) => ({ sequence: line.sequence, text: textOf(line) }));
-        this.lines.set(id, [...(this.lines.get(id) ?? []), ...lines]);
+      lines: (lines) => {
+        const said = lines.slice().map((line) => ({ sequence: line.sequence, text: textOf(line) }));
+        this.lines.set(lines.streamId, [...(this.lines.get(lines.streamId) ?? []), ...said]);
       },
       reset: () => {
         this.resets += 1;
@@ -297,9 +295,11 @@ describe("through ports", () => {
       service.append(1, numbered(1, at));
       await new Promise((resolve) => setImmediate(resolve));
     }
-    const blocks = (): number[] => events().flatMap((event) => (event.kind === "block" ? [Number(event.block.block?.firstSequence)] : []));
-    await until(() => expect(blocks().at(-1)).toBe(400));
-    expect(blocks()).toEqual([...blocks()].sort((a, b) => a - b));
+    const sequences = (): number[] => events().flatMap((event) => (event.kind === "lines" ? [...unpackLines(event.lines).sequences] : []));
+    await until(() => expect(sequences().at(-1)).toBe(400));
+    expect(sequences()).toEqual(dense(sequences()[0] ?? 0, 401));
+    const bundles = messages.filter((message) => message.kind === "tail").map(({ events }) => events.filter(({ event }) => event.kind === "lines"));
+    expect(bundles.every(({ length }) => length <= 1), "in one buffer").toBe(true);
     // Four milliseconds, of which a timer may leave a little out.
     expect(messages.length - before).toBeLessThan((performance.now() - beganMs) / 3 + 3);
   });
@@ -317,12 +317,12 @@ describe("through ports", () => {
       service.append(1, [{ text: long }]);
       await until(() => expect(reader.sequences(1).at(-1)).toBe(at));
     }
-    const bytes = events().reduce((sum, event) => sum + (event.kind === "block" ? (event.block.block?.text.length ?? 0) : 0), 0);
+    const bytes = events().reduce((sum, event) => sum + (event.kind === "lines" ? event.lines.buffer.byteLength : 0), 0);
     expect(bytes).toBeLessThan(8 * 1_048_576);
-    say({ kind: "taken", bytes: bytes + 22 * 500, updates: 0 });
+    say({ kind: "taken", bytes, updates: 0 });
     await until(() => expect(events().at(-1)).toEqual({ kind: "skipped", streamId: 1, next: 21 }));
     service.append(1, [{ text: "after" }]);
-    await until(() => expect(events().at(-1)).toMatchObject({ kind: "block", from: 21 }));
+    await until(() => expect(events().at(-1)).toMatchObject({ kind: "lines", lines: { count: 1 } }));
   });
 
   test("lists come whole, then what changed", async () => {

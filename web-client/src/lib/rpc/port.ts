@@ -1,12 +1,13 @@
 /** What a tab and the hub say to each other. Both ends are of one build of the pages. */
-import type { Gap, StreamBlock, StreamEnded } from "../../gen/millstream/v1/log_pb";
+import type { Gap, StreamEnded } from "../../gen/millstream/v1/log_pb";
 import type { Position, Stream } from "../../gen/millstream/v1/stream_pb";
+import type { PackedLines } from "../block/packed";
 import type { CatalogUpdate } from "./catalog-source";
 import type { Phase } from "./tail";
 
 /** The part of MessagePort that is used; also Node's has it. */
 export interface PortLike {
-  postMessage(message: unknown): void;
+  postMessage(message: unknown, options?: { transfer: ArrayBuffer[] }): void;
   onmessage: ((event: MessageEvent) => void) | null;
   close(): void;
 }
@@ -25,7 +26,7 @@ export type ToHub =
 export type TailEvent =
   | { readonly kind: "phase"; readonly phase: Phase }
   | { readonly kind: "stream"; readonly stream: Stream }
-  | { readonly kind: "block"; readonly block: StreamBlock; readonly from: number }
+  | { readonly kind: "lines"; readonly lines: PackedLines }
   | { readonly kind: "gap"; readonly gap: Gap }
   | { readonly kind: "ended"; readonly ended: StreamEnded }
   | { readonly kind: "heads"; readonly heads: readonly Position[] }
@@ -43,9 +44,7 @@ export type FromHub =
   | { readonly kind: "tail"; readonly events: readonly PortEvent[] }
   | { readonly kind: "catalog"; readonly update: CatalogUpdate };
 
-/** What a message weighs in a port's queue, bytes. */
+/** What an event weighs in a port's queue, bytes. */
 export function weightOf(event: TailEvent): number {
-  if (event.kind !== "block") return 0;
-  const { block } = event.block;
-  return block === undefined ? 0 : block.text.length + block.times.length + block.flags.length + 256;
+  return event.kind === "lines" ? event.lines.buffer.byteLength : 0;
 }

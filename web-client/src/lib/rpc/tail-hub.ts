@@ -12,7 +12,8 @@ import {
   type TailRequest,
   type TailResponse,
 } from "../../gen/millstream/v1/log_pb";
-import { nextSequenceOf } from "../block/lines";
+import { readBlock } from "../block/lines";
+import { lookThrough } from "../markers/likely";
 import { Backoff, pause } from "./backoff";
 import type { LogClient } from "./client";
 import { describeFailure, SilenceError, StreamClosedError, type Failure } from "./failure";
@@ -234,11 +235,11 @@ export class TailHub implements TailSource {
   #onBlock(block: StreamBlock): void {
     const followed = this.#streams.get(Number(block.streamId));
     if (block.block === undefined || followed === undefined) return;
-    const from = followed.position ?? 0;
-    const next = nextSequenceOf(block.block);
-    if (next <= from) return;
-    followed.position = next;
-    this.#tell(block.streamId, ({ listener }) => listener.block(block, from));
+    const lines = readBlock(followed.streamId, block.block, { fromSequence: followed.position ?? 0 });
+    if (lines.count === 0) return;
+    lookThrough(lines);
+    followed.position = lines.nextSequence;
+    this.#tell(block.streamId, ({ listener }) => listener.lines(lines));
   }
 
   #onEnded(ended: StreamEnded): void {

@@ -3,8 +3,9 @@
  * what it is told. One Tail serves all subscriptions; `tail-hub.ts` fills this contract where that call is
  * made, `hub-link.ts` where it is made elsewhere.
  */
-import type { Gap, StreamBlock, StreamEnded } from "../../gen/millstream/v1/log_pb";
+import type { Gap, StreamEnded } from "../../gen/millstream/v1/log_pb";
 import type { Position, Stream } from "../../gen/millstream/v1/stream_pb";
+import type { Lines } from "../block/lines";
 
 /** Where a subscription stands. */
 export type Phase =
@@ -23,8 +24,8 @@ export interface TailListener {
   phase(phase: Phase): void;
   /** The stream as it is now, before its first block. */
   stream(stream: Stream): void;
-  /** Lines below `fromSequence` in the block were delivered before. */
-  block(block: StreamBlock, fromSequence: number): void;
+  /** New lines of one stream; those that may be more than text are marked. */
+  lines(lines: Lines): void;
   gap(gap: Gap): void;
   ended(ended: StreamEnded): void;
   /** Streams that have more lines than were delivered. */

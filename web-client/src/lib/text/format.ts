@@ -81,8 +81,10 @@ export function formatInstant(timeUs: number, mode: TimestampMode = "local"): st
 }
 
 /** 1,234,567 */
+const grouped = new Intl.NumberFormat("en");
+
 export function formatCount(count: number): string {
-  return count.toLocaleString("en");
+  return grouped.format(count);
 }
 
 /** "1 new line", "2 new lines" */
