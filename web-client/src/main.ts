@@ -4,6 +4,7 @@ import Gate from "./Gate.svelte";
 import { connect } from "./lib/rpc/connection";
 import "./styles/base.css";
 import "./styles/log.css";
+import "./styles/rows.css";
 
 const target = document.getElementById("app");
 if (target === null) throw new Error("index.html has no element #app");

@@ -1,5 +1,5 @@
 /** How a style is painted: classes of log.css, and custom properties for colours outside the palette. */
-import type { Style } from "./style";
+import { PLAIN, type Style } from "./style";
 
 export interface Paint {
   readonly classes: string;
@@ -8,7 +8,10 @@ export interface Paint {
   readonly background: string | undefined;
 }
 
+const UNPAINTED: Paint = { classes: "", foreground: undefined, background: undefined };
+
 export function paintOf(style: Style): Paint {
+  if (style === PLAIN) return UNPAINTED;
   let { foreground, background } = style;
   const classes: string[] = [];
   if (style.inverse) {
