@@ -46,6 +46,8 @@ export async function takeSamples(page: Page): Promise<Samples> {
 
 export interface Measures {
   readonly fps: number;
+  /** Without the first second, in which a browser compiles the page's code while it runs for the first time. */
+  readonly warmFps: number;
   readonly longTasks: number;
   readonly longTaskMs: number;
   readonly p50Ms: number;
@@ -65,14 +67,19 @@ export function measure({ frames, longTasks }: Samples, fromMs: number): Measure
   }
   latencies.sort((a, b) => a - b);
   const at = (fraction: number): number => latencies[Math.min(latencies.length - 1, Math.floor(fraction * latencies.length))] ?? NaN;
-  const spanMs = (frames.at(-1)?.[0] ?? 0) - (frames[0]?.[0] ?? 0);
   return {
-    fps: (frames.length - 1) / (spanMs / 1_000),
+    fps: fpsOf(frames),
+    warmFps: fpsOf(frames.filter(([paintedMs]) => paintedMs >= fromMs + 1_000)),
     longTasks: longTasks.length,
     longTaskMs: longTasks.reduce((sum, task) => sum + task, 0),
     p50Ms: at(0.5),
     p99Ms: at(0.99),
   };
+}
+
+function fpsOf(frames: readonly Frame[]): number {
+  const spanMs = (frames.at(-1)?.[0] ?? 0) - (frames[0]?.[0] ?? 0);
+  return (frames.length - 1) / (spanMs / 1_000);
 }
 
 /** Memory of the page after a collection, MiB: of the script, and of its whole process. */

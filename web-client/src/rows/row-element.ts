@@ -5,12 +5,13 @@
  */
 import { Channel } from "../gen/millstream/v1/block_pb";
 import { paintOf } from "../lib/ansi/classes";
-import type { Decoration, Header } from "../lib/feed/decoration";
+import type { Decoration } from "../lib/feed/decoration";
 import { cutBytes, parsed, rowText, type LineRow, type Row } from "../lib/feed/row";
 import type { PlaceLink } from "../lib/links/find";
 import { piecesOf, type Piece } from "../lib/links/pieces";
 import type { Note } from "../lib/markers/outline";
 import { formatBytes, formatCount, formatInstant, formatTime, type TimestampMode } from "../lib/text/format";
+import { HeaderElement } from "./header-element";
 
 /** What a row shows. */
 export interface RowItem {
@@ -41,17 +42,10 @@ export interface RowStyle {
   readonly digits: number;
 }
 
-export interface MountedHeader {
-  show(header: Header): void;
-  remove(): void;
-}
-
 export interface RowActions {
   /** The line number was chosen; `extends`: up to here from the line that was chosen before. */
   pick(row: LineRow, extendsRange: boolean): void;
   toggle(item: RowItem): void;
-  /** Puts the header of a group into an element. */
-  mountHeader(into: HTMLElement, header: Header, toggle: () => void): MountedHeader;
 }
 
 /**
@@ -75,7 +69,8 @@ export class RowElement {
   readonly #clock = new Text();
   readonly #text = document.createElement("span");
   readonly #plain = new Text();
-  #header: MountedHeader | null = null;
+  /** Made when it first shows the header of a group. */
+  #header: HeaderElement | null = null;
   #item: RowItem | null = null;
   #classes = "";
   #isBoxed: boolean | null = null;
@@ -115,11 +110,6 @@ export class RowElement {
     this.#showGutter(item, style, before);
     if (before === null || isOther(before, item)) this.#showText(item, before);
     else if (item.decoration.header !== null) this.#header?.show(item.decoration.header);
-  }
-
-  remove(): void {
-    this.#header?.remove();
-    this.element.remove();
   }
 
   #showBox(item: RowItem, style: RowStyle, before: RowItem | null): void {
@@ -166,13 +156,13 @@ export class RowElement {
     const isBoxed = NEEDS_BOX.test(textOf(row));
     if (isBoxed !== this.#isBoxed) this.#text.className = isBoxed ? "text isBoxed" : "text";
     this.#isBoxed = isBoxed;
-    if (decoration.header !== null && this.#header !== null && decoration.depth === before?.decoration.depth) {
-      this.#header.show(decoration.header);
-      return;
-    }
-    this.#header?.remove();
-    this.#header = null;
     const parts = partsOf(item);
+    if (decoration.header !== null) {
+      this.#header ??= new HeaderElement(() => this.#toggle());
+      this.#header.show(decoration.header);
+      parts.push(...this.#header.nodes);
+      if (before?.decoration.header && decoration.depth === before.decoration.depth) return;
+    }
     if (parts.length === 1 && typeof parts[0] === "string") {
       setData(this.#plain, parts[0]);
       if (this.#text.firstChild !== this.#plain || this.#text.lastChild !== this.#plain) this.#text.replaceChildren(this.#plain);
@@ -180,11 +170,11 @@ export class RowElement {
     }
     const nodes = parts.map((part) => (typeof part === "string" ? new Text(part) : part));
     // The same line, read again, must not take away what somebody is about to click or has selected.
-    if (!looksLike(this.#text, nodes)) this.#text.replaceChildren(...nodes);
-    if (decoration.header === null) return;
-    this.#header = this.#actions.mountHeader(this.#text, decoration.header, () => {
-      if (this.#item !== null) this.#actions.toggle(this.#item);
-    });
+    if (decoration.header !== null || !looksLike(this.#text, nodes)) this.#text.replaceChildren(...nodes);
+  }
+
+  #toggle(): void {
+    if (this.#item !== null) this.#actions.toggle(this.#item);
   }
 
   #onClick(event: MouseEvent): void {
@@ -231,7 +221,7 @@ function isOther(before: RowItem, after: RowItem): boolean {
   );
 }
 
-/** What stands in a row's text; the header of a group comes behind it. */
+/** What stands in a row's text; the header of a group, which is kept, comes behind it. */
 function partsOf({ row, decoration, placeLink }: RowItem): (string | HTMLElement)[] {
   if (row.kind === "gap") return [`Lines s${row.sequence} to s${row.nextSequence - 1} are missing${row.message ? `: ${row.message}` : ""}`];
   const guides = decoration.depth > 0 ? [make("i", "guides")] : [];

@@ -32,7 +32,7 @@ export class RowList {
       if (stays || element === next) next = element.nextElementSibling;
       else this.#parent.insertBefore(element, next);
     }
-    for (const row of before.values()) row.remove();
+    for (const { element } of before.values()) element.remove();
   }
 
   /** The row that an element is part of. */
@@ -42,7 +42,7 @@ export class RowList {
   }
 
   clear(): void {
-    for (const row of this.#elements.values()) row.remove();
+    for (const { element } of this.#elements.values()) element.remove();
     this.#elements.clear();
   }
 }
