@@ -41,6 +41,8 @@ metrics! {
     counter throttles_total;
     /// Calls and connections that were refused because a limit of the configuration was reached.
     counter limits_reached_total;
+    /// Times that the certificate's files had changed and could not be used; the one before stays in use.
+    counter certificate_errors_total;
     /// Connections that are open now.
     gauge connections;
     /// Sessions of agents that are open now.

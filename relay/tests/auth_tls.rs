@@ -5,7 +5,7 @@
 mod edge_support;
 
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use edge_support::{Edge, SOON};
 use millstream_dial::{Credentials, Pin, Route, TokenSource, Trust};
@@ -222,7 +222,11 @@ async fn a_renewed_certificate_is_used_without_a_restart_and_a_broken_one_is_not
     let renewed = second.issue("127.0.0.1", Purpose::Relay);
     // The key alone does not fit: the pair that works stays in use.
     std::fs::copy(&renewed.key, &cert.key).unwrap();
-    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    let begin = Instant::now();
+    while edge.relay_metric("certificate_errors_total") == 0 {
+        assert!(begin.elapsed() < SOON, "the key alone was not looked at");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     assert_eq!(lists(&edge, pinned(cert.pin), &token).await, Ok(()));
     std::fs::copy(&renewed.cert, &cert.cert).unwrap();
     let begin = Instant::now();

@@ -153,6 +153,10 @@ for (const colorScheme of ["light", "dark"] as const) {
       // A run is its line and what is said of its start and its end.
       await expect(page.getByTestId("log-row")).toHaveCount(6);
       await check(`panes-${size}`);
+      const tools = page.locator("header .second");
+      await expect(tools).toHaveCount(2);
+      const sticksOut = await tools.evaluateAll((bars) => bars.filter((bar) => getComputedStyle(bar).overflowX === "visible" && bar.scrollWidth > bar.clientWidth).length);
+      expect(sticksOut, "tools of a pane that reach into the next one").toBe(0);
       await page.goto(`${relay.url}/compare/${good.streamId}/${failed.streamId}`);
       await expect(page.getByTestId("compare-words")).toContainText("first differ");
       await check(`compare-${size}`);

@@ -170,7 +170,7 @@ impl Relay {
         let is_tls = tls.is_some();
         if let Some(tls) = tls {
             let audit = authority.audit().clone();
-            keepers.spawn(keep_certificate(tls, audit, core.stopping()));
+            keepers.spawn(keep_certificate(tls, audit, core.metrics(), core.stopping()));
         }
         if let Some(oidc) = authority.oidc() {
             keepers.spawn(Arc::clone(oidc).keep(core.stopping()));
@@ -260,7 +260,7 @@ pub fn transport(limits: &Limits) -> Server {
 const CERTIFICATE_LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Takes a renewed certificate for the connections that come.
-async fn keep_certificate(tls: Arc<Tls>, audit: Audit, stop: CancellationToken) {
+async fn keep_certificate(tls: Arc<Tls>, audit: Audit, metrics: Arc<Metrics>, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -275,7 +275,10 @@ async fn keep_certificate(tls: Arc<Tls>, audit: Audit, stop: CancellationToken) 
                 });
                 tracing::info!("the certificate's files changed: new connections get the new certificate");
             }
-            Ok(Err(error)) => tracing::error!(%error, "the certificate that was in use stays in use"),
+            Ok(Err(error)) => {
+                metrics.certificate_errors_total.add(1);
+                tracing::error!(%error, "the certificate that was in use stays in use");
+            }
             Err(error) => tracing::error!(%error, "could not look at the certificate's files"),
         }
     }
