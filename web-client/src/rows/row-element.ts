@@ -1,7 +1,7 @@
 /**
  * One painted row, which shows another row of the log whenever it is told to. Made by hand and not by a component: some
- * forty of them change sixty times a second, and with a component for each, half of what the script allocated and a
- * third of its time in a frame went into finding out what had changed. Log text goes into text nodes and nowhere else.
+ * forty of them change sixty times a second, and with a component for each, more than a third of the script's time in a
+ * frame and of what it allocated went into finding out what had changed. Log text goes into text nodes and nowhere else.
  */
 import { Channel } from "../gen/millstream/v1/block_pb";
 import { paintOf } from "../lib/ansi/classes";
@@ -68,6 +68,8 @@ export class RowElement {
   readonly #time = document.createElement("time");
   readonly #clock = new Text();
   readonly #text = document.createElement("span");
+  readonly #guides = make("i", "guides");
+  /** The text of a row that is nothing but text. */
   readonly #plain = new Text();
   /** Made when it first shows the header of a group. */
   #header: HeaderElement | null = null;
@@ -108,7 +110,7 @@ export class RowElement {
     this.#showBox(item, style, before);
     if (before === null || styleBefore === null || gutterOf(before, styleBefore) !== gutterOf(item, style)) this.#fillGutter(item, style);
     this.#showGutter(item, style, before);
-    if (before === null || isOther(before, item)) this.#showText(item, before);
+    if (before === null || isOther(before, item)) this.#showText(item);
     else if (item.decoration.header !== null) this.#header?.show(item.decoration.header);
   }
 
@@ -151,26 +153,28 @@ export class RowElement {
     setData(this.#clock, formatTime(row.timeUs, timestamps, { startUs, beforeUs }));
   }
 
-  #showText(item: RowItem, before: RowItem | null): void {
+  #showText(item: RowItem): void {
     const { row, decoration } = item;
     const isBoxed = NEEDS_BOX.test(textOf(row));
     if (isBoxed !== this.#isBoxed) this.#text.className = isBoxed ? "text isBoxed" : "text";
     this.#isBoxed = isBoxed;
-    const parts = partsOf(item);
+    const nodes: Node[] = decoration.depth > 0 ? [this.#guides] : [];
     if (decoration.header !== null) {
       this.#header ??= new HeaderElement(() => this.#toggle());
       this.#header.show(decoration.header);
-      parts.push(...this.#header.nodes);
-      if (before?.decoration.header && decoration.depth === before.decoration.depth) return;
+      nodes.push(...this.#header.nodes);
+    } else {
+      const parts = partsOf(item);
+      const [only] = parts;
+      if (parts.length === 1 && typeof only === "string") {
+        setData(this.#plain, only);
+        nodes.push(this.#plain);
+      } else {
+        nodes.push(...parts.map((part) => (typeof part === "string" ? new Text(part) : part)));
+      }
     }
-    if (parts.length === 1 && typeof parts[0] === "string") {
-      setData(this.#plain, parts[0]);
-      if (this.#text.firstChild !== this.#plain || this.#text.lastChild !== this.#plain) this.#text.replaceChildren(this.#plain);
-      return;
-    }
-    const nodes = parts.map((part) => (typeof part === "string" ? new Text(part) : part));
     // The same line, read again, must not take away what somebody is about to click or has selected.
-    if (decoration.header !== null || !looksLike(this.#text, nodes)) this.#text.replaceChildren(...nodes);
+    if (!looksLike(this.#text, nodes)) this.#text.replaceChildren(...nodes);
   }
 
   #toggle(): void {
@@ -221,14 +225,12 @@ function isOther(before: RowItem, after: RowItem): boolean {
   );
 }
 
-/** What stands in a row's text; the header of a group, which is kept, comes behind it. */
+/** What stands in the text of a row that is not the header of a group. */
 function partsOf({ row, decoration, placeLink }: RowItem): (string | HTMLElement)[] {
   if (row.kind === "gap") return [`Lines s${row.sequence} to s${row.nextSequence - 1} are missing${row.message ? `: ${row.message}` : ""}`];
-  const guides = decoration.depth > 0 ? [make("i", "guides")] : [];
-  if (row.kind === "notice") return [...guides, rowText(row)];
-  if (decoration.header !== null) return guides;
-  if (decoration.note !== null) return [...guides, ...noteParts(decoration.note, placeLink)];
-  return [...guides, ...piecesOf(parsed(row), placeLink).map(pieceNode), ...cutParts(row)];
+  if (row.kind === "notice") return [rowText(row)];
+  if (decoration.note !== null) return noteParts(decoration.note, placeLink);
+  return [...piecesOf(parsed(row), placeLink).map(pieceNode), ...cutParts(row)];
 }
 
 function looksLike(element: HTMLElement, nodes: readonly Node[]): boolean {

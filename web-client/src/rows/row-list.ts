@@ -40,11 +40,6 @@ export class RowList {
     for (const { element, row } of this.#elements.values()) if (element.contains(node)) return row;
     return null;
   }
-
-  clear(): void {
-    for (const { element } of this.#elements.values()) element.remove();
-    this.#elements.clear();
-  }
 }
 
 /** Whether an element is `first` or one of those behind it. */
