@@ -11,7 +11,7 @@ pub enum Error {
     /// The address, the token or a file of certificates cannot be used; nothing was sent.
     #[error(transparent)]
     Dial(#[from] millstream_dial::DialError),
-    #[error("cannot reach the relay at {address}: {reason}; is millstream-relay running there?")]
+    #[error("cannot reach the relay at {address}: {reason}; {}", cure(reason))]
     Unreachable { address: String, reason: String },
     /// The relay was there and is not any more, or its connection is not.
     #[error("the connection to the relay at {address} is lost: {reason}")]
@@ -61,6 +61,16 @@ pub enum Error {
     BadBlock { stream_id: u64, source: BlockError },
     #[error("the relay broke the protocol: {message}")]
     Protocol { message: String },
+}
+
+/// What to do about a relay that cannot be reached.
+fn cure(reason: &str) -> &'static str {
+    // As rustls says it.
+    if reason.contains("invalid peer certificate") {
+        "if it is the right relay, give the authority that its certificate is of (--ca) or the pin of its key (--pin)"
+    } else {
+        "is millstream-relay running there?"
+    }
 }
 
 impl Error {
@@ -125,4 +135,21 @@ pub(crate) fn root_cause(error: &(dyn std::error::Error + 'static)) -> Option<St
         cause = next;
     }
     Some(cause.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Error;
+
+    #[test]
+    fn a_certificate_that_is_not_believed_is_no_relay_that_does_not_run() {
+        let said = |reason: &str| {
+            let (address, reason) = ("https://relay.example:7171".to_owned(), reason.to_owned());
+            Error::Unreachable { address, reason }.to_string()
+        };
+        assert!(
+            said("invalid peer certificate: UnknownIssuer").ends_with("(--ca) or the pin of its key (--pin)")
+        );
+        assert!(said("Connection refused").ends_with("is millstream-relay running there?"));
+    }
 }

@@ -39,6 +39,7 @@ pub(crate) enum Command {
 pub(crate) enum CertsCommand {
     /// Make an authority with a key of its own
     Init {
+        /// Where it is kept [default: certs/ in the data directory]
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
     },
@@ -50,11 +51,13 @@ pub(crate) enum CertsCommand {
         /// It is for the agents of these hosts (tls_client_ca), not for a relay
         #[arg(long)]
         agent: bool,
+        /// Where the authority is, and where the certificate goes [default: certs/ in the data directory]
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
     },
     /// Print the pin of a certificate's key, for `--pin` of agents and programs
     Pin {
+        /// The certificate (PEM)
         #[arg(value_name = "FILE")]
         cert: PathBuf,
     },
