@@ -23,7 +23,8 @@ pub(crate) fn replace_durably(file: &Path, content: &[u8]) -> io::Result<()> {
     write_beside(file, content)?.sync_all()?;
     std::fs::rename(beside(file), file)?;
     // The name is in the directory, which is synced like a file.
-    File::open(file.parent().unwrap_or(Path::new(".")))?.sync_all()
+    let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
+    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 fn write_beside(file: &Path, content: &[u8]) -> io::Result<File> {

@@ -1,6 +1,6 @@
 /** The header of a group: opens and closes it, and says what it holds. */
 import type { Header } from "../lib/feed/decoration";
-import { formatCount, formatLines, formatSpan } from "../lib/text/format";
+import { formatLines, formatSpan } from "../lib/text/format";
 
 export class HeaderElement {
   /** Both stand in a row's text. */
@@ -34,8 +34,8 @@ export class HeaderElement {
     this.#button.dataset["errors"] = String(errors);
     this.#button.title = !canFold ? "This group has not ended yet" : isFolded ? "Show the lines of this group" : "Hide the lines of this group";
     this.#title.textContent = title;
-    this.#errors.textContent = counted(errors, "error");
-    this.#warnings.textContent = counted(warnings, "warning");
+    this.#errors.textContent = formatLines(errors, "error");
+    this.#warnings.textContent = formatLines(warnings, "warning");
     this.#lines.textContent = formatLines(header.lines);
     const duration = header.isOpenEnded ? "running" : header.durationMs === null ? "" : formatSpan(header.durationMs);
     this.#duration.textContent = duration;
@@ -50,10 +50,6 @@ export class HeaderElement {
 
 function isSame(before: Header, after: Header): boolean {
   return (Object.keys(after) as (keyof Header)[]).every((key) => before[key] === after[key]);
-}
-
-function counted(count: number, word: string): string {
-  return `${formatCount(count)} ${word}${count === 1 ? "" : "s"}`;
 }
 
 function fact(name: string, testid = ""): HTMLElement {

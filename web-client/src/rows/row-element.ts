@@ -45,6 +45,7 @@ export interface RowStyle {
 export interface RowActions {
   /** The line number was chosen; `extends`: up to here from the line that was chosen before. */
   pick(row: LineRow, extendsRange: boolean): void;
+  /** The group whose header it shows is to be opened or closed. */
   toggle(item: RowItem): void;
 }
 
@@ -154,10 +155,7 @@ export class RowElement {
   }
 
   #showText(item: RowItem): void {
-    const { row, decoration } = item;
-    const isBoxed = NEEDS_BOX.test(textOf(row));
-    if (isBoxed !== this.#isBoxed) this.#text.className = isBoxed ? "text isBoxed" : "text";
-    this.#isBoxed = isBoxed;
+    const { decoration } = item;
     const nodes: Node[] = decoration.depth > 0 ? [this.#guides] : [];
     if (decoration.header !== null) {
       this.#header ??= new HeaderElement(() => this.#toggle());
@@ -175,6 +173,9 @@ export class RowElement {
     }
     // The same line, read again, must not take away what somebody is about to click or has selected.
     if (!looksLike(this.#text, nodes)) this.#text.replaceChildren(...nodes);
+    const isBoxed = nodes.some(({ textContent }) => textContent !== null && NEEDS_BOX.test(textContent));
+    if (isBoxed !== this.#isBoxed) this.#text.className = isBoxed ? "text isBoxed" : "text";
+    this.#isBoxed = isBoxed;
   }
 
   #toggle(): void {
@@ -196,12 +197,11 @@ export class RowElement {
 }
 
 function classesOf({ row, decoration, apartPx, isTarget }: RowItem, { wraps }: RowStyle): string {
-  const { header, note, isCloser } = decoration;
+  const { note, isCloser } = decoration;
   let classes = `log-row ${row.kind}`;
   if (row.kind === "line" && row.channel === Channel.STDERR) classes += " stderr";
   if (wraps) classes += " wraps";
   if (isTarget) classes += " isTarget";
-  if (header !== null) classes += " isHeader";
   if (isCloser) classes += " isCloser";
   if (note?.severity === "error") classes += " isError";
   if (note?.severity === "warning") classes += " isWarning";
@@ -236,11 +236,6 @@ function partsOf({ row, decoration, placeLink }: RowItem): (string | HTMLElement
 function looksLike(element: HTMLElement, nodes: readonly Node[]): boolean {
   const { childNodes } = element;
   return childNodes.length === nodes.length && nodes.every((node, at) => node.isEqualNode(childNodes[at] ?? null));
-}
-
-function textOf(row: Row): string {
-  if (row.kind === "gap") return row.message;
-  return row.kind === "notice" ? rowText(row) : parsed(row).text;
 }
 
 function pieceNode({ text, style, href }: Piece): string | HTMLElement {

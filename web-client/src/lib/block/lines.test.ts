@@ -8,15 +8,17 @@ import { BlockError } from "./column";
 import { linesOf, readBlock } from "./lines";
 import { pack, packedBytes, unpackLines } from "./packed";
 
+/** Any line that an agent may send. */
+const line = fc.record({
+  text: fc.uint8Array({ maxLength: 40 }).map((bytes) => bytes.map((byte) => (byte === 10 ? 32 : byte))),
+  timeUs: fc.integer({ min: 1_700_000_000_000_000, max: 1_900_000_000_000_000 }),
+  channel: fc.constantFrom(Channel.STDOUT, Channel.STDERR, Channel.NOTICE),
+  partial: fc.boolean(),
+  severity: fc.constantFrom(Severity.UNSPECIFIED, Severity.NONE, Severity.WARNING, Severity.ERROR),
+});
+
 describe("linesOf", () => {
   test("gives every line as it was put in", () => {
-    const line = fc.record({
-      text: fc.uint8Array({ maxLength: 40 }).map((bytes) => bytes.map((byte) => (byte === 10 ? 32 : byte))),
-      timeUs: fc.integer({ min: 1_700_000_000_000_000, max: 1_900_000_000_000_000 }),
-      channel: fc.constantFrom(Channel.STDOUT, Channel.STDERR, Channel.NOTICE),
-      partial: fc.boolean(),
-      severity: fc.constantFrom(Severity.UNSPECIFIED, Severity.NONE, Severity.WARNING, Severity.ERROR),
-    });
     fc.assert(
       fc.property(fc.array(line, { minLength: 1, maxLength: 30 }), fc.nat(2 ** 40), (lines, first) => {
         const made = testLines(1, first, lines as TestLine[]);
@@ -98,13 +100,6 @@ describe("linesOf", () => {
 
 describe("pack", () => {
   test("brings lines of several blocks over as they were, also where the first ones are not wanted", () => {
-    const line = fc.record({
-      text: fc.uint8Array({ maxLength: 20 }).map((bytes) => bytes.map((byte) => (byte === 10 ? 32 : byte))),
-      timeUs: fc.integer({ min: 1_700_000_000_000_000, max: 1_900_000_000_000_000 }),
-      channel: fc.constantFrom(Channel.STDOUT, Channel.STDERR, Channel.NOTICE),
-      partial: fc.boolean(),
-      severity: fc.constantFrom(Severity.UNSPECIFIED, Severity.NONE, Severity.WARNING, Severity.ERROR),
-    });
     const blocks = fc.array(fc.tuple(fc.array(line, { minLength: 1, maxLength: 9 }), fc.nat(8)), { minLength: 1, maxLength: 5 });
     fc.assert(
       fc.property(blocks, fc.nat(2 ** 40), (all, first) => {

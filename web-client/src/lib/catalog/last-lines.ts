@@ -2,7 +2,7 @@
 import { Channel, Codec } from "../../gen/millstream/v1/block_pb";
 import type { Stream } from "../../gen/millstream/v1/stream_pb";
 import { linesOf } from "../block/lines";
-import { parsed, rowOf } from "../feed/row";
+import { LineRow, parsed } from "../feed/row";
 import type { LogClient } from "../rpc/client";
 
 /** A stream's line is read so often at most, milliseconds. */
@@ -82,7 +82,7 @@ export class LastLines {
         { signal: this.#stop.signal },
       );
       const line = page.blocks.flatMap((block) => linesOf(streamId, block, {})).at(-1);
-      if (line !== undefined) this.#keep(streamId, { head, readMs: Date.now(), text: parsed(rowOf(line)).text.slice(0, MAX_CHARACTERS) });
+      if (line !== undefined) this.#keep(streamId, { head, readMs: Date.now(), text: parsed(new LineRow(line)).text.slice(0, MAX_CHARACTERS) });
     } catch {
       // The list says when the relay is away; here the line of before stays, and is read when there is a newer one.
     } finally {

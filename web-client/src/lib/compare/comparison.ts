@@ -3,7 +3,7 @@
  * long they are.
  */
 import type { Line } from "../block/lines";
-import { parsed, rowOf } from "../feed/row";
+import { LineRow, parsed } from "../feed/row";
 import { align, type Kind } from "./align";
 import { normalise } from "./normalise";
 
@@ -131,7 +131,7 @@ class Reader {
       this.isAtEnd = lines.length === 0;
       this.read += lines.length;
       for (const line of lines) {
-        const { text } = parsed(rowOf(line));
+        const { text } = parsed(new LineRow(line));
         this.held.push({ side: { sequence: line.sequence, text: text.slice(0, MAX_CHARACTERS) }, key: normalise(text) });
       }
     }

@@ -11,7 +11,7 @@ interface Part {
 }
 
 export class LiveTail {
-  /** As they arrived, and dropped so: a line by itself costs nothing. */
+  /** As they arrived; dropped as a whole too. */
   readonly #parts: Part[] = [];
   #count = 0;
   #bytes = 0;

@@ -7,7 +7,7 @@ import { boundedInput, columnAfter, shown } from "../ansi/parse";
 import { MAX_HEIGHT, Screen } from "../ansi/screen";
 import type { Style } from "../ansi/style";
 import type { Line } from "../block/lines";
-import { isOpen, parsed, rowOf, rowText, type LineRow } from "./row";
+import { isOpen, LineRow, parsed, rowText } from "./row";
 
 /** Lines that a row keeps, to draw the picture again when lines before it are read. */
 const MAX_KEPT_LINES = 2_000;
@@ -69,7 +69,7 @@ export class Picture {
     const screen = this.#screen;
     const rowsBefore = screen.rows.length;
     screen.reachedAbove = false;
-    screen.write(boundedInput(rowText(rowOf(line))).text);
+    screen.write(boundedInput(rowText(new LineRow(line))).text);
     // Where nothing is above, also a line that only goes up has a row.
     if (!line.partial) screen.newline();
     else if (this.#frames.length === 0) screen.beginRow();
@@ -78,7 +78,7 @@ export class Picture {
     const last = this.#frames.at(-1);
     if (screen.rows.length > rowsBefore) {
       // One line makes one row at most: only its newline leads below the last one.
-      this.#frames.push({ row: rowOf(line), lines: [line], isSealed: false });
+      this.#frames.push({ row: new LineRow(line), lines: [line], isSealed: false });
     } else if (last !== undefined) {
       last.row = last.row.with({ nextSequence: line.sequence + 1 });
       if (last.lines.length < MAX_KEPT_LINES) last.lines.push(line);

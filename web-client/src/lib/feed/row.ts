@@ -26,14 +26,14 @@ interface Extent {
   readonly hidden: { readonly from: number; readonly to: number } | null;
 }
 
-/** It says what its first line says: rows are made of every line that arrives, and few are looked at. */
+/** A row that lines fill. It says what its first line says: rows are made of every line that arrives, and few are looked at. */
 export class LineRow {
   readonly #line: Line;
   /** The style that the lines before left. */
   readonly style: Style;
   readonly #extent: Extent | null;
 
-  constructor(line: Line, style: Style, extent: Extent | null = null) {
+  constructor(line: Line, style: Style = PLAIN, extent: Extent | null = null) {
     this.#line = line;
     this.style = style;
     this.#extent = extent;
@@ -125,10 +125,6 @@ const MAX_JOINED_LINES = 64;
 /** Bytes of a row that are decoded to paint it. */
 const MAX_PAINTED_BYTES = 131_072;
 
-export function rowOf(line: Line, style: Style = PLAIN): LineRow {
-  return new LineRow(line, style);
-}
-
 export function gapRowOf(gap: GapMark): GapRow {
   return { kind: "gap", key: `${gap.streamId}:gap:${gap.sequence}`, ...gap };
 }
@@ -163,13 +159,14 @@ const decoder = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
 
 /** The text of a row as it may be painted, invalid UTF-8 replaced; very long rows are cut. */
 export function rowText(row: LineRow): string {
-  const [only] = row.lines;
-  if (row.lines.length === 1 && only && only.end - only.start <= MAX_PAINTED_BYTES) {
+  const { lines } = row;
+  const [only] = lines;
+  if (lines.length === 1 && only && only.end - only.start <= MAX_PAINTED_BYTES) {
     return decoder.decode(only.source.subarray(only.start, only.end));
   }
   const bytes = new Uint8Array(Math.min(row.bytes, MAX_PAINTED_BYTES));
   let at = 0;
-  for (const line of row.lines) {
+  for (const line of lines) {
     const take = Math.min(line.end - line.start, bytes.length - at);
     bytes.set(line.source.subarray(line.start, line.start + take), at);
     at += take;

@@ -4,7 +4,7 @@ import { testLines } from "../testing/blocks";
 import { Follow } from "./follow";
 import { contentPx, evenPlaces, fractionOf, sliceAt, thumbOf, unevenPlaces } from "./geometry";
 import { RowHeights } from "./heights";
-import { cutBytes, parsed, rowOf, rowText } from "./row";
+import { cutBytes, LineRow, parsed, rowText } from "./row";
 import { textBetween } from "./selection";
 import { Slots } from "./slots";
 import { RowWindow } from "./window";
@@ -86,8 +86,8 @@ describe("a row", () => {
   test("decodes no more of a line of a mebibyte than can be painted", () => {
     const [line] = testLines(1, 0, ["x".repeat(1_000_000)]);
     if (!line) throw new Error("no line");
-    expect(rowText(rowOf(line))).toHaveLength(131_072);
-    expect(cutBytes(rowOf(line))).toBe(1_000_000 - 131_072);
+    expect(rowText(new LineRow(line))).toHaveLength(131_072);
+    expect(cutBytes(new LineRow(line))).toBe(1_000_000 - 131_072);
   });
 });
 

@@ -9,7 +9,7 @@ import { PLAIN, sameStyle, type Style } from "../ansi/style";
 import type { Line } from "../block/lines";
 import { EscapeFinder, rowsUp } from "./escapes";
 import { Picture } from "./picture";
-import { canJoin, gapRowOf, goesOn, isOpen, join, rowOf, rowText, type GapMark, type LineRow, type Row } from "./row";
+import { canJoin, gapRowOf, goesOn, isOpen, join, LineRow, rowText, type GapMark, type Row } from "./row";
 
 /** Rows that are held at most. 20,000 rows of 20 px stay far below every browser's element height. */
 export const MAX_ROWS = 20_000;
@@ -115,7 +115,7 @@ export class RowWindow {
   /** A line that changes nothing above it. */
   #add(line: Line): void {
     const pen = this.#pen(line.streamId);
-    const row = rowOf(line, pen.style);
+    const row = new LineRow(line, pen.style);
     const at = this.#openRow(pen, line);
     const open = this.#rows[at];
     if (goesOn(open, line)) this.#rows[at] = join(open, line);

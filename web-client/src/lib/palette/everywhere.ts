@@ -3,7 +3,7 @@ import { Codec } from "../../gen/millstream/v1/block_pb";
 import { SearchOrder } from "../../gen/millstream/v1/log_pb";
 import type { Stream } from "../../gen/millstream/v1/stream_pb";
 import { linesOf } from "../block/lines";
-import { parsed, rowOf } from "../feed/row";
+import { LineRow, parsed } from "../feed/row";
 import type { LogClient } from "../rpc/client";
 import { describeFailure } from "../rpc/failure";
 
@@ -58,7 +58,7 @@ export async function searchEverywhere(
           id: `hit-${streamId}-${line.sequence}`,
           streamId,
           sequence: line.sequence,
-          text: parsed(rowOf(line)).text.slice(0, MAX_CHARACTERS),
+          text: parsed(new LineRow(line)).text.slice(0, MAX_CHARACTERS),
           timeUs: line.timeUs,
         }));
         hits.push(...found.reverse().slice(0, MAX_HITS - hits.length));

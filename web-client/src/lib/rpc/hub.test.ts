@@ -21,6 +21,7 @@ class Reader {
   readonly lines = new Map<number, { sequence: number; text: string }[]>();
   readonly phases: Phase[] = [];
   readonly ends: number[] = [];
+  readonly gaps: string[] = [];
   readonly skips: { streamId: number; next: number }[] = [];
   resets = 0;
   readonly #handle: TailHandle;
@@ -29,7 +30,7 @@ class Reader {
     this.#handle = source.follow(streamIds, lastLines, {
       phase: (phase) => this.phases.push(phase),
       stream: () => undefined,
-      gap: () => undefined,
+      gap: ({ streamId, firstSequence, nextSequence, message }) => this.gaps.push(`${streamId}: [${firstSequence}, ${nextSequence}) ${message}`),
       heads: () => undefined,
       ended: ({ streamId }) => this.ends.push(Number(streamId)),
       skipped: (streamId, next) => this.skips.push({ streamId, next }),
@@ -145,6 +146,22 @@ describe("one call for all", () => {
     service.end(1, create(StreamEndSchema, { reason: EndReason.EXITED, exitCode: 0 }));
     await until(() => expect(both.phase).toBe("ended"));
     await until(() => expect(service.openTails).toBe(0));
+  });
+
+  test("a block that breaks the format is a gap in its stream, and nobody's else matter", async () => {
+    const service = new FakeLogService();
+    service.add(1, numbered(3));
+    service.add(2, numbered(3));
+    const reader = read(hubOf(service), [1, 2]);
+    await until(() => expect(reader.phase).toBe("live"));
+    service.broken.add(1);
+    service.append(1, numbered(2, 3));
+    await until(() => expect(reader.gaps).toEqual(["1: [3, 5) the relay sent a broken block (column flags: a run of 0 lines)"]));
+    service.broken.clear();
+    service.append(1, numbered(1, 5));
+    service.append(2, numbered(1, 3));
+    await until(() => expect([reader.sequences(1), reader.sequences(2)]).toEqual([[0, 1, 2, 5], [0, 1, 2, 3]]));
+    expect(reader.phases.map(({ kind }) => kind)).not.toContain("reconnecting");
   });
 
   test("another store is said, also where the same ids mean other streams", async () => {

@@ -6,13 +6,15 @@
 import { create } from "@bufbuild/protobuf";
 import { Codec } from "../../gen/millstream/v1/block_pb";
 import {
+  GapSchema,
   TailRequestSchema,
   type StreamBlock,
   type StreamEnded,
   type TailRequest,
   type TailResponse,
 } from "../../gen/millstream/v1/log_pb";
-import { readBlock } from "../block/lines";
+import { BlockError } from "../block/column";
+import { nextSequenceOf, readBlock, type Lines } from "../block/lines";
 import { lookThrough } from "../markers/likely";
 import { Backoff, pause } from "./backoff";
 import type { LogClient } from "./client";
@@ -235,11 +237,27 @@ export class TailHub implements TailSource {
   #onBlock(block: StreamBlock): void {
     const followed = this.#streams.get(Number(block.streamId));
     if (block.block === undefined || followed === undefined) return;
-    const lines = readBlock(followed.streamId, block.block, { fromSequence: followed.position ?? 0 });
+    const from = followed.position ?? 0;
+    let lines: Lines;
+    try {
+      lines = readBlock(followed.streamId, block.block, { fromSequence: from });
+    } catch (error) {
+      if (!(error instanceof BlockError)) throw error;
+      this.#skipBroken(block.streamId, from, nextSequenceOf(block.block), error);
+      return;
+    }
     if (lines.count === 0) return;
     lookThrough(lines);
     followed.position = lines.nextSequence;
     this.#tell(block.streamId, ({ listener }) => listener.lines(lines));
+  }
+
+  /** Says where lines are missing that came in a block which breaks the format, and goes on behind it: it is the matter of one stream. */
+  #skipBroken(streamId: bigint, from: number, next: number, error: BlockError): void {
+    if (next <= from) return;
+    this.#move(streamId, next);
+    const gap = create(GapSchema, { streamId, firstSequence: BigInt(from), nextSequence: BigInt(next), message: `the relay sent a broken block (${error.message})` });
+    this.#tell(streamId, ({ listener }) => listener.gap(gap));
   }
 
   #onEnded(ended: StreamEnded): void {

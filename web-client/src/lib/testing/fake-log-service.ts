@@ -16,6 +16,8 @@ export class FakeLogService {
   readonly tails: TailRequest[] = [];
   reads = 0;
   searches = 0;
+  /** Streams whose blocks break the format. */
+  readonly broken = new Set<number>();
   canSearch = true;
   /** Calls of Tail to end after their first heartbeat. */
   hangUps = 0;
@@ -158,7 +160,7 @@ export class FakeLogService {
       for (const [id, from] of next) {
         const { lines, end } = this.#find(id);
         if (from < lines.length) {
-          yield { message: { case: "block" as const, value: { streamId: BigInt(id), block: blockOf(from, lines.slice(from)) } } };
+          yield { message: { case: "block" as const, value: { streamId: BigInt(id), block: blockOf(from, lines.slice(from), this.broken.has(id) ? { flags: new Uint8Array([0, 0]) } : {}) } } };
           next.set(id, lines.length);
         }
         if (end !== null && !ended.has(id)) {
