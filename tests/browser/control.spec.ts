@@ -57,7 +57,7 @@ test("a build is started, stopped with its grandchildren, edited, run again and 
   await idle(page, "nightly").getByTestId("source-start").click();
   await expect(idle(page, "nightly")).toHaveCount(0);
   const first = await relay.stream("source=nightly", 2);
-  await page.goto(`${relay.url}/streams/${first.streamId}`);
+  await expect(page, "who starts a run sees it").toHaveURL(`${relay.url}/streams/${first.streamId}`);
   await expect(lines(page)).toContainText("building");
   await expect.poll(() => existsSync(join(dir, "far")) && readFileSync(join(dir, "far"), "utf8").endsWith("\n")).toBe(true);
   const grandchild = Number(readFileSync(join(dir, "far"), "utf8"));
@@ -90,7 +90,7 @@ test("a build is started, stopped with its grandchildren, edited, run again and 
   await page.getByTestId("command-run").click();
   await expect(page.getByTestId("command-sheet")).toBeHidden();
   const second = await relay.stream("source=nightly", 1, (stream) => stream.streamId > first.streamId && stream.end !== undefined);
-  await page.goto(`${relay.url}/streams/${second.streamId}`);
+  await expect(page, "the new run stands where the old one stood").toHaveURL(`${relay.url}/streams/${second.streamId}`);
   await expect(lines(page)).toContainText("edited by hand");
   await expect(lines(page)).toContainText("set this command");
 

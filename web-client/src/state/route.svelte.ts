@@ -44,6 +44,13 @@ export class Route {
     else this.#showPanes(this.#view.panes.length === 0 ? [streamIds] : this.#view.panes.with(this.active, streamIds));
   }
 
+  /** Shows a stream where one of `others` is shown alone, and in the active pane where none is. */
+  showInsteadOf(others: ReadonlySet<number>, streamId: number): void {
+    const pane = this.#view.panes.findIndex(([only, ...more]) => only !== undefined && more.length === 0 && others.has(only));
+    if (pane < 0) this.show([streamId]);
+    else this.#showPanes(this.#view.panes.with(pane, [streamId]));
+  }
+
   /** Adds a stream to the active pane, or takes it away. */
   toggle(streamId: number): void {
     const ids = this.activeStreams;

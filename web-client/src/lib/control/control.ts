@@ -2,7 +2,7 @@
 import { createClient, type Client } from "@connectrpc/connect";
 import { createGrpcWebTransport } from "@connectrpc/connect-web";
 import { ControlService } from "../../gen/millstream/v1/control_pb";
-import { SourceState, type Agent, type SourceStatus, type Stream } from "../../gen/millstream/v1/stream_pb";
+import { SourceState, type Agent, type Run, type SourceStatus, type Stream } from "../../gen/millstream/v1/stream_pb";
 import { describeFailure } from "../rpc/failure";
 
 /** One source of an agent that takes commands. */
@@ -18,6 +18,11 @@ export function controlledOf(stream: Stream, agents: ReadonlyMap<string, Agent>)
   const agent = agents.get(stream.agentId);
   const status = agent?.sources.find((source) => source.source === stream.labels["source"]);
   return agent && status && status.allowedActions.length > 0 ? { agent, status } : null;
+}
+
+/** Whether a stream is of this source. */
+export function isOf(stream: Stream, { agent, status }: Controlled): boolean {
+  return stream.agentId === agent.agentId && stream.labels["source"] === status.source;
 }
 
 /** Sources of a host that a person may start and that do not run. */
@@ -39,6 +44,8 @@ export function isStopping({ status }: Controlled): boolean {
 
 /** Calls of the control service. Each returns null when it is done, or a sentence that says why it is not. */
 export class Control {
+  /** Told of each run that was started here. */
+  onRun: ((target: Controlled, runId: string) => void) | null = null;
   readonly #client: Client<typeof ControlService>;
 
   constructor(baseUrl: string) {
@@ -46,7 +53,7 @@ export class Control {
   }
 
   async start(target: Controlled): Promise<string | null> {
-    return attempt(this.#client.start({ target: named(target) }));
+    return this.#run(target, this.#client.start({ target: named(target) }));
   }
 
   async stop(runId: string): Promise<string | null> {
@@ -55,7 +62,11 @@ export class Control {
 
   /** Of a run that is over too: it runs again. */
   async restart(target: Controlled): Promise<string | null> {
-    return attempt(this.#client.restart({ target: { case: "source", value: named(target) } }));
+    return this.#run(target, this.#client.restart({ target: { case: "source", value: named(target) } }));
+  }
+
+  #run(target: Controlled, call: Promise<{ run?: Run }>): Promise<string | null> {
+    return attempt(call.then(({ run }) => run && this.onRun?.(target, run.runId)));
   }
 
   /** No words: back to the configured command. */
