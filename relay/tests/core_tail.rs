@@ -246,6 +246,14 @@ async fn bad_requests_say_what_is_wrong() {
     let bad = [
         (
             v1::TailRequest {
+                batch_interval_ms: 1_001,
+                ..from_beginning(true)
+            },
+            tonic::Code::InvalidArgument,
+            "batch_interval_ms is 1001; at most 1000",
+        ),
+        (
+            v1::TailRequest {
                 selector: "host~x".to_owned(),
                 ..from_beginning(true)
             },

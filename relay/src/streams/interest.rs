@@ -28,6 +28,10 @@ impl Ready {
             .pop_front()
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Waits until something was marked since the last wait.
     pub(crate) async fn changed(&self) {
         self.notify.notified().await;

@@ -59,6 +59,9 @@ pub(crate) struct Subscription {
     watermark: u64,
     frames: Outbox,
     next_heartbeat: Instant,
+    /// When the next batch of turns may begin, and how many the present one still has.
+    next_batch: Instant,
+    batch_left: usize,
     is_done: bool,
 }
 
@@ -69,7 +72,8 @@ impl Subscription {
         let (streams, interest, watermark) = sources
             .registry
             .subscribe(plan.selector.clone(), Arc::clone(&ready));
-        let next_heartbeat = Instant::now() + sources.heartbeat;
+        let now = Instant::now();
+        let next_heartbeat = now + sources.heartbeat;
         let frames = Outbox::new(Arc::clone(&sources.metrics));
         let mut subscription = Self {
             sources,
@@ -82,6 +86,8 @@ impl Subscription {
             watermark,
             frames,
             next_heartbeat,
+            next_batch: now,
+            batch_left: 0,
             is_done: false,
         };
         for stream in streams {
@@ -112,7 +118,8 @@ impl Subscription {
                 self.is_done = true;
                 return Some(Err(ReadError::Stopping));
             }
-            if Instant::now() >= self.next_heartbeat {
+            let now = Instant::now();
+            if now >= self.next_heartbeat {
                 self.beat();
                 continue;
             }
@@ -126,10 +133,13 @@ impl Subscription {
                 self.is_done = !self.plan.follow;
                 continue;
             }
+            let is_due = self.is_due(now);
             let turn = self.frames.next_turn();
             if let Some(turn) = &turn
+                && is_due
                 && let Some(slot) = self.ready.pop()
             {
+                self.batch_left = self.batch_left.saturating_sub(1);
                 if let Err(error) = self.turn(slot, turn.bytes).await {
                     self.is_done = true;
                     return Some(Err(error));
@@ -141,12 +151,30 @@ impl Subscription {
             tokio::select! {
                 // In one order, so that a simulation can be repeated.
                 biased;
-                () = self.ready.changed(), if has_room => {}
+                () = sleep_until(self.next_batch), if !is_due => {}
+                () = self.ready.changed(), if has_room && is_due => {}
                 () = self.frames.taken(), if !has_room => {}
                 () = sleep_until(self.next_heartbeat) => {}
                 () = self.sources.stop.cancelled() => {}
             }
         }
+    }
+
+    /// Whether something may be made now of what is ready: in a batch each stream has one turn that was ready when it began.
+    fn is_due(&mut self, now: Instant) -> bool {
+        let interval = self.plan.batch_interval;
+        // What is history was there before: nothing is gained by waiting.
+        if interval.is_zero() || !self.has_caught_up || self.batch_left > 0 {
+            return true;
+        }
+        if now < self.next_batch {
+            return false;
+        }
+        self.batch_left = self.ready.len();
+        if self.batch_left > 0 {
+            self.next_batch = now + interval;
+        }
+        true
     }
 
     fn add_appeared(&mut self) {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use millstream_proto::v1::{self, tail_request};
 
@@ -22,7 +23,12 @@ pub(crate) enum StartError {
     Cursor(#[from] CursorError),
     #[error("since_unix_us must not be negative")]
     NegativeTime,
+    #[error("batch_interval_ms is {0}; at most {MAX_BATCH_INTERVAL_MS} are possible")]
+    BatchInterval(u32),
 }
+
+/// Longer, and a person would notice.
+const MAX_BATCH_INTERVAL_MS: u32 = 1_000;
 
 /// Where to begin in streams that exist when the subscription begins.
 #[derive(Clone, Debug)]
@@ -51,6 +57,8 @@ pub(crate) struct Plan {
     pub(super) follow: bool,
     pub(super) filter: Option<Arc<LineFilter>>,
     pub(super) accepts_zstd: bool,
+    /// What comes within that time after a delivery is delivered together.
+    pub(super) batch_interval: Duration,
     only: BTreeSet<u64>,
     start: Start,
     positions: BTreeMap<u64, u64>,
@@ -72,6 +80,9 @@ impl Plan {
                 Start::Now
             }
         };
+        if request.batch_interval_ms > MAX_BATCH_INTERVAL_MS {
+            return Err(StartError::BatchInterval(request.batch_interval_ms));
+        }
         Ok(Self {
             selector: access.selector(&request.selector)?,
             scope,
@@ -84,6 +95,7 @@ impl Plan {
                 .flatten()
                 .map(Arc::new),
             accepts_zstd: request.codecs.contains(&i32::from(v1::Codec::Zstd)),
+            batch_interval: Duration::from_millis(request.batch_interval_ms.into()),
             only: request.stream_ids.into_iter().collect(),
             start,
             positions: request

@@ -8,6 +8,7 @@ use millstream_proto::block::{BlockBuilder, OpenBlock};
 use millstream_proto::v1::{self, tail_request::Start, tail_response::Message};
 use millstream_store::memory::MemoryStore;
 use millstream_store::{AppendOp, LogStore, StreamRecord, WriteOp};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::outbox::Outbox;
@@ -135,6 +136,45 @@ async fn two_subscribers_of_a_stream_get_the_very_same_bytes() {
         assert_eq!(ours.as_ptr(), theirs.as_ptr(), "encoded once and shared");
     }
     assert_eq!(sources.metrics.store_frames_total.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_within_a_batch_interval_is_delivered_together_and_a_line_after_a_pause_at_once() {
+    let (sources, stream) = sources();
+    let request = v1::TailRequest {
+        batch_interval_ms: 100,
+        ..v1::TailRequest::default()
+    };
+    let mut subscription = subscribe(&sources, request);
+    while !matches!(
+        messages(subscription.next_frame().await.unwrap().unwrap())[..],
+        [Message::CaughtUp(_)]
+    ) {}
+    let blocks = async |subscription: &mut Subscription| {
+        let asked = Instant::now();
+        let frame = subscription.next_frame().await.unwrap().unwrap();
+        let sequences: Vec<u64> = messages(frame)
+            .into_iter()
+            .map(|message| match message {
+                Message::Block(block) => block.block.unwrap().first_sequence,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        (asked.elapsed(), sequences)
+    };
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    publish(&sources, &stream, 0, &["first"]);
+    assert_eq!(blocks(&mut subscription).await, (Duration::ZERO, vec![0]));
+    for sequence in 1..4 {
+        publish(&sources, &stream, sequence, &["more"]);
+    }
+    let (waited, sequences) = blocks(&mut subscription).await;
+    assert_eq!(sequences, [1, 2, 3]);
+    let interval = Duration::from_millis(100)..Duration::from_millis(110);
+    assert!(interval.contains(&waited), "{waited:?}");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    publish(&sources, &stream, 4, &["after a pause"]);
+    assert_eq!(blocks(&mut subscription).await, (Duration::ZERO, vec![4]));
 }
 
 #[tokio::test]

@@ -23,21 +23,35 @@ export async function* watched<T>(
   const call = new AbortController();
   const stop = (): void => call.abort();
   let silent = false;
+  signal.addEventListener("abort", stop);
+  // One timer for many messages: it finds out when it is over whether anything came.
+  let isFirst = true;
+  let isTaken = true;
+  let sinceMs = performance.now();
   const expire = (): void => {
+    const limitMs = isFirst ? limits.firstMs : limits.nextMs;
+    const leftMs = isTaken ? sinceMs + limitMs - performance.now() : limitMs;
+    if (leftMs > 0) {
+      timer = setTimeout(expire, leftMs);
+      return;
+    }
     silent = true;
     call.abort();
   };
-  signal.addEventListener("abort", stop);
   let timer = setTimeout(expire, limits.firstMs);
-  let isFirst = true;
   try {
     if (signal.aborted) return;
     for await (const message of open(call.signal)) {
-      clearTimeout(timer);
-      isFirst = false;
+      if (isFirst) {
+        isFirst = false;
+        clearTimeout(timer);
+        timer = setTimeout(expire, limits.nextMs);
+      }
+      isTaken = false;
       yield message;
       if (signal.aborted) return;
-      timer = setTimeout(expire, limits.nextMs);
+      isTaken = true;
+      sinceMs = performance.now();
     }
   } catch (error) {
     if (signal.aborted) return;
