@@ -59,6 +59,9 @@ pub struct TailOptions {
     /// Stay and deliver what comes.
     pub follow: bool,
     pub filter: Option<v1::Filter>,
+    /// After a delivery, what comes within this time is delivered together; whole milliseconds, at most a second. For
+    /// programs that show lines. Zero: everything at once.
+    pub batch_interval: Duration,
     pub backoff: Backoff,
     /// A connection on which nothing comes for this long is given up and made anew. The relay sends a
     /// heartbeat every 10 seconds.
@@ -76,6 +79,7 @@ impl Default for TailOptions {
             positions: BTreeMap::new(),
             follow: false,
             filter: None,
+            batch_interval: Duration::ZERO,
             backoff: Backoff::default(),
             silence_limit: Duration::from_secs(30),
             give_up_after: None,

@@ -183,6 +183,13 @@ impl Subscription {
             follow: self.options.follow,
             filter: self.options.filter.clone(),
             codecs: vec![v1::Codec::None.into(), v1::Codec::Zstd.into()],
+            // What is too long, the relay refuses with words.
+            batch_interval_ms: self
+                .options
+                .batch_interval
+                .as_millis()
+                .try_into()
+                .unwrap_or(u32::MAX),
         };
         let channel = self.dialer.channel().await.map_err(|error| match error {
             Error::Unreachable { .. } => Failure::Transient(error),

@@ -235,7 +235,7 @@ function partsOf({ row, decoration, placeLink }: RowItem): (string | HTMLElement
 
 function looksLike(element: HTMLElement, nodes: readonly Node[]): boolean {
   const { childNodes } = element;
-  return childNodes.length === nodes.length && nodes.every((node, at) => node.isEqualNode(childNodes[at] ?? null));
+  return childNodes.length === nodes.length && nodes.every((node, at) => node === childNodes[at] || node.isEqualNode(childNodes[at] ?? null));
 }
 
 function pieceNode({ text, style, href }: Piece): string | HTMLElement {
