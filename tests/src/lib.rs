@@ -15,5 +15,6 @@ pub mod process;
 pub mod proxy;
 pub mod reader;
 pub mod relay;
+pub mod stalls;
 pub mod torture;
 pub mod wait;

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
 
 use std::fmt;
+use std::ops::Range;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -19,6 +20,7 @@ use millstream_proto::v1::{Channel, Hello, OpenStream, PushBlock, PushRequest};
 use millstream_tests::process::Process;
 use millstream_tests::reader::follow;
 use millstream_tests::relay::Relay;
+use millstream_tests::stalls::{Stalls, is_within};
 use millstream_tests::wait::{PATIENCE, eventually_within};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -178,47 +180,60 @@ impl Behaved {
         behaved
     }
 
-    /// Waits until so many lines that were sent after `since` are there. Returns their latencies, ascending.
-    async fn get(&self, since: Instant, lines: usize) -> Vec<Duration> {
+    /// Waits until so many lines that were sent after `since` are there.
+    async fn get(&self, since: Instant, lines: usize) -> Measured {
         let what = "the one who behaves gets lines";
         // The tasks fail this when one of them does: then nothing comes any more.
         eventually_within(3 * PATIENCE, what, async || {
             let latencies = self.latencies.lock().unwrap();
-            let mut found: Vec<_> = latencies
-                .iter()
-                .filter(|(sent, _)| *sent >= since)
-                .map(|(_, latency)| *latency)
-                .collect();
+            let found = latencies.iter().filter(|(sent, _)| *sent >= since);
+            let found: Vec<_> = found.copied().collect();
             drop(latencies);
-            found.sort_unstable();
-            (found.len() >= lines).then_some(found)
+            (found.len() >= lines).then(|| Measured::of(found))
         })
         .await
     }
 
-    /// Latencies of what is sent from now on, for so long at least.
+    /// What is sent from now on, for so long at least.
     async fn measure(&mut self, time: Duration) -> Measured {
         let lines = usize::try_from(time.as_millis() / TICK.as_millis()).unwrap();
-        let latencies = self.get(Instant::now(), lines).await;
+        let measured = self.get(Instant::now(), lines).await;
         assert!(self.tasks.try_join_next().is_none(), "both go on");
-        Measured(latencies)
+        measured
     }
 }
 
-/// Latencies, ascending.
-#[derive(Default)]
-struct Measured(Vec<Duration>);
+/// When lines were sent, and how long they took, ascending.
+#[derive(Clone, Default)]
+struct Measured(Vec<(Instant, Duration)>);
 
 impl Measured {
+    fn of(mut lines: Vec<(Instant, Duration)>) -> Self {
+        lines.sort_unstable_by_key(|(_, latency)| *latency);
+        Self(lines)
+    }
+
     /// What so many thousandths took at most, in milliseconds.
     fn at(&self, part: usize) -> f64 {
         let last = self.0.len() - 1;
-        self.0[(self.0.len() * part / 1000).min(last)].as_secs_f64() * 1000.0
+        self.0[(self.0.len() * part / 1000).min(last)].1.as_secs_f64() * 1000.0
     }
 
-    fn add(&mut self, other: Self) {
-        self.0.extend(other.0);
-        self.0.sort_unstable();
+    fn and(self, other: Self) -> Self {
+        Self::of([self.0, other.0].concat())
+    }
+
+    /// Without the lines that were on their way while the machine stood still.
+    fn without(&self, stalls: &[Range<Instant>]) -> Self {
+        let lines = self.0.iter().copied();
+        let kept = lines.filter(|(sent, latency)| !is_within(stalls, &(*sent..*sent + *latency)));
+        Self(kept.collect())
+    }
+
+    /// How many of the lines the others are not.
+    fn percent_without(&self, others: &Self) -> f64 {
+        let left_out = self.0.len() - others.0.len();
+        left_out as f64 * 100.0 / self.0.len() as f64
     }
 }
 
@@ -345,39 +360,50 @@ async fn measure_what_misbehaviour_costs_who_behaves() {
     // The limits are the defaults.
     let mut relay = Relay::start(dir.path()).await;
     store(&relay, 64 << 20).await;
+    let mut stalls = Stalls::watch(env!("CARGO_BIN_EXE_millstream-stalls"), &dir.path().join("logs"));
     let mut behaved = Behaved::start(&relay).await;
     println!("memory before: {} MiB", memory(&mut relay, "VmRSS") >> 10);
     println!(
-        "| attack | connections | p99 quiet, ms | p50, ms | p99, ms | longest, ms | p99 / quiet | of each round | peak memory, MiB | opened | closed | done | refused |"
+        "| attack | connections | p99 quiet, ms | p50, ms | p99, ms | p99 / quiet | of each round | left out, %, quiet / attacked | \
+         p99 with all, ms, quiet / attacked | longest, ms | peak memory, MiB | opened | closed | done | refused |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
     let cores = u32::try_from(std::thread::available_parallelism().unwrap().get()).unwrap();
     // What the processors' being busy costs by itself, for comparison.
     let measured = std::iter::once(("compute", 0, cores)).chain(ATTACKS);
     for (name, _, connections) in measured {
-        let (mut quiet, mut attacked) = (Measured::default(), Measured::default());
+        let (mut all_quiet, mut all_attacked) = (Measured::default(), Measured::default());
         let (mut ratios, mut peak_kib, mut tallies) = (Vec::new(), 0, [0; 4]);
         for _ in 0..ROUNDS {
             let before = behaved.measure(Duration::from_secs(10)).await;
             let time = Duration::from_secs(20);
             let outcome = attack(dir.path(), &mut relay, &mut behaved, (name, connections), time).await;
-            ratios.push(format!("{:.1}", outcome.measured.at(990) / before.at(990)));
-            quiet.add(before);
-            attacked.add(outcome.measured);
+            let still = stalls.so_far();
+            let ratio = outcome.measured.without(&still).at(990) / before.without(&still).at(990);
+            ratios.push(format!("{ratio:.1}"));
+            all_quiet = all_quiet.and(before);
+            all_attacked = all_attacked.and(outcome.measured);
             peak_kib = outcome.peak_kib.max(peak_kib);
             for (sum, key) in tallies.iter_mut().zip(["opened", "closed", "done", "refused"]) {
                 *sum += outcome.tally[key].as_u64().unwrap();
             }
         }
         let [opened, closed, done, refused] = tallies;
+        let still = stalls.so_far();
+        let (quiet, attacked) = (all_quiet.without(&still), all_attacked.without(&still));
         println!(
-            "| {name} | {connections} | {:.2} | {:.2} | {:.2} | {:.2} | {:.1} | {} | {} | {opened} | {closed} | {done} | {refused} |",
+            "| {name} | {connections} | {:.2} | {:.2} | {:.2} | {:.1} | {} | {:.1} / {:.1} | {:.2} / {:.2} | {:.2} | {} | \
+             {opened} | {closed} | {done} | {refused} |",
             quiet.at(990),
             attacked.at(500),
             attacked.at(990),
-            attacked.at(1000),
             attacked.at(990) / quiet.at(990),
             ratios.join(", "),
+            all_quiet.percent_without(&quiet),
+            all_attacked.percent_without(&attacked),
+            all_quiet.at(990),
+            all_attacked.at(990),
+            all_attacked.at(1000),
             peak_kib >> 10,
         );
     }
