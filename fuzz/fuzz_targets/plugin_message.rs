@@ -1,5 +1,6 @@
 #![no_main]
 
+#[allow(dead_code, reason = "each target calls its own of the bodies in it")]
 #[path = "../src/agent.rs"]
 mod agent;
 
