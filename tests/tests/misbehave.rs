@@ -204,7 +204,7 @@ impl Behaved {
 }
 
 /// When lines were sent, and how long they took, ascending.
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct Measured(Vec<(Instant, Duration)>);
 
 impl Measured {
@@ -230,9 +230,9 @@ impl Measured {
         Self(kept.collect())
     }
 
-    /// How many of the lines the others are not.
-    fn percent_without(&self, others: &Self) -> f64 {
-        let left_out = self.0.len() - others.0.len();
+    /// How many of the lines were left out of `kept`, percent.
+    fn percent_left_out(&self, kept: &Self) -> f64 {
+        let left_out = self.0.len() - kept.0.len();
         left_out as f64 * 100.0 / self.0.len() as f64
     }
 }
@@ -399,8 +399,8 @@ async fn measure_what_misbehaviour_costs_who_behaves() {
             attacked.at(990),
             attacked.at(990) / quiet.at(990),
             ratios.join(", "),
-            all_quiet.percent_without(&quiet),
-            all_attacked.percent_without(&attacked),
+            all_quiet.percent_left_out(&quiet),
+            all_attacked.percent_left_out(&attacked),
             all_quiet.at(990),
             all_attacked.at(990),
             all_attacked.at(1000),

@@ -160,7 +160,8 @@ impl Subscription {
         }
     }
 
-    /// Whether something may be made now of what is ready: in a batch each stream has one turn that was ready when it began.
+    /// Whether something may be made now of what is ready. Begins the next batch when its time has come: one turn of each
+    /// stream that is ready by then.
     fn is_due(&mut self, now: Instant) -> bool {
         let interval = self.plan.batch_interval;
         // What is history was there before: nothing is gained by waiting.

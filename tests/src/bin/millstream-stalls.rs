@@ -1,7 +1,7 @@
 //! Says when the machine itself stood still: a thread on each processor pauses for a moment again and again, and a line on
 //! standard output tells when it came back late ("from until", microseconds since the Unix epoch). Run with a real-time
-//! policy (`chrt --fifo 1`, see sched(7)) no ordinary process can delay it: only the kernel (whose own threads cannot be
-//! interrupted here and there) and the machine's host do. Ends with standard input.
+//! policy (`chrt --fifo 1`, see sched(7)) nothing that an ordinary process computes can delay it: only the kernel (which may not
+//! be interrupted here and there, in its own threads and on behalf of a process) and the machine's host do. Ends with standard input.
 
 use std::io::Read as _;
 use std::process::ExitCode;

@@ -26,6 +26,7 @@ export async function* watched<T>(
   signal.addEventListener("abort", stop);
   // One timer for many messages: it finds out when it is over whether anything came.
   let isFirst = true;
+  /** Whoever reads is done with the last message: only then it is the relay that is silent. */
   let isTaken = true;
   let sinceMs = performance.now();
   const expire = (): void => {
